@@ -1,0 +1,43 @@
+# cupola_library(NAME SOURCES ... DEPS ...): one static library with the
+# project's warnings. cupola_test(...): one GoogleTest program and its label.
+
+# The Torch wheel ships Protobuf 3.13 headers in torch/include/google. A folder
+# that holds only a link to the system's google/ comes first everywhere, so the
+# headers always match the library that is linked.
+set(CUPOLA_PROTOBUF_FIRST ${CMAKE_BINARY_DIR}/protobuf_first)
+file(MAKE_DIRECTORY ${CUPOLA_PROTOBUF_FIRST})
+list(GET Protobuf_INCLUDE_DIRS 0 _protobuf_include)
+file(CREATE_LINK ${_protobuf_include}/google ${CUPOLA_PROTOBUF_FIRST}/google SYMBOLIC)
+
+add_library(cupola_flags INTERFACE)
+target_compile_options(cupola_flags INTERFACE
+  -Wall -Wextra -Werror $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+target_include_directories(cupola_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_include_directories(cupola_flags BEFORE INTERFACE ${CUPOLA_PROTOBUF_FIRST})
+if(CUPOLA_SANITIZE)
+  target_compile_options(cupola_flags INTERFACE
+    -fsanitize=${CUPOLA_SANITIZE} -fno-omit-frame-pointer -g -O1)
+  target_link_options(cupola_flags INTERFACE -fsanitize=${CUPOLA_SANITIZE})
+endif()
+
+# LibTorch as system headers: its warnings are not ours.
+add_library(cupola_torch INTERFACE)
+target_link_libraries(cupola_torch INTERFACE ${TORCH_LIBRARIES})
+target_include_directories(cupola_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+
+function(cupola_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC cupola_flags ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+endfunction()
+
+function(cupola_test name)
+  cmake_parse_arguments(ARG "" "LABEL" "SOURCES;DEPS" ${ARGN})
+  if(NOT ARG_LABEL)
+    set(ARG_LABEL unit)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE cupola_flags ${ARG_DEPS} GTest::gmock_main)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT 300)
+endfunction()

@@ -1,0 +1,93 @@
+#ifndef CUPOLA_SERVER_ENGINE_ENGINE_H_
+#define CUPOLA_SERVER_ENGINE_ENGINE_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/engine/catalog_types.h"
+#include "server/engine/observer.h"
+#include "server/engine/requests.h"
+#include "storage/result_cache.h"
+
+namespace cupola::engine {
+
+struct EngineOptions {
+  CatalogSpec catalog;
+  std::string device = "auto";  // "auto", "cpu", "cuda:0"
+  // Empty directory: no cache.
+  storage::ResultCacheOptions cache;
+  int64_t max_queued_requests = 1024;
+  int64_t max_tokens_per_request = 1 << 18;
+  int64_t max_answer_bytes = 2LL << 30;
+  int64_t batch_tokens = 4096;  // a device batch's budget
+  int front_threads = 4;        // tokenizing, hashing, cache reads
+  bool self_check = true;       // measure dictionaries at load
+};
+
+// The request path below the transport: validate, look up, queue, compute,
+// answer. Every operation returns at once and calls `done` exactly once, from a
+// thread of the engine's own; `done` must not block. Errors are absl::Status
+// with the codes of design: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED,
+// FAILED_PRECONDITION (the entry failed to load), UNAVAILABLE (draining),
+// DEADLINE_EXCEEDED, CANCELLED.
+class Engine {
+ public:
+  template <typename Answer>
+  using Done = std::function<void(absl::StatusOr<Answer>)>;
+
+  // Starts loading the catalog in the background. Fails only on a contradictory
+  // catalog (duplicate names, unknown models) or an unknown device. `observer`
+  // outlives the engine.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(
+      const EngineOptions& options, Observer* observer);
+  ~Engine();  // drains for zero seconds
+
+  void Tokenize(TokenizeRequest, RequestContext, Done<TokenizeAnswer>);
+  void GetActivations(ActivationsRequest, RequestContext,
+                      Done<ActivationsAnswer>);
+  void GetFeatures(FeaturesRequest, RequestContext, Done<FeaturesAnswer>);
+  void Reconstruct(ReconstructRequest, RequestContext, Done<ReconstructAnswer>);
+
+  // Catalog.
+  std::vector<ModelStatus> Models() const;
+  std::vector<DictionaryStatus> Dictionaries() const;
+  absl::StatusOr<ModelStatus> DescribeModel(const std::string& name) const;
+  absl::StatusOr<DictionaryStatus> DescribeDictionary(
+      const std::string& name) const;
+  bool HasModel(const std::string& name) const;
+  bool HasDictionary(const std::string& name) const;
+  // Done when the entry is resident; FAILED_PRECONDITION with the reason.
+  void Load(const std::string& name, std::optional<model::Processing>,
+            RequestContext, Done<std::string>);
+  absl::Status Unload(const std::string& name);
+  void SelfCheck(const std::string& name, RequestContext,
+                 Done<DictionaryStatus>);
+  // Whether every entry of the file has been loaded or has failed.
+  bool CatalogReady() const;
+
+  storage::ResultCacheStatistics CacheStatistics() const;
+  // Empty when the cache works, else why there is none.
+  std::string CacheDisabledReason() const;
+  void ClearCache();
+
+  int64_t QueueDepth() const;
+  std::vector<std::string> Devices() const;
+  const EngineOptions& options() const;
+
+  // Refuses new requests with UNAVAILABLE, waits for those in flight until
+  // `deadline`, cancels the rest and flushes the cache.
+  void Drain(absl::Time deadline);
+
+ private:
+  class Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cupola::engine
+
+#endif  // CUPOLA_SERVER_ENGINE_ENGINE_H_
