@@ -2,6 +2,7 @@
 #define CUPOLA_STORAGE_ARRAY_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,13 @@ enum class DType : uint8_t {
   kInt64 = 7,
 };
 
-int64_t SizeOf(DType dtype);  // bytes per element
+// Bytes per element; 0 for a value that is none of the above.
+int64_t SizeOf(DType dtype);
+
+// product(shape) * SizeOf(dtype); 1 element for an empty shape (a scalar), 0
+// bytes where any dimension is 0. Nothing for an unknown dtype, a negative
+// dimension or a product that exceeds int64_t.
+std::optional<int64_t> ByteSize(DType dtype, const std::vector<int64_t>& shape);
 
 // A dense array on the host: little-endian, row-major.
 // Invariant: bytes.size() == product(shape) * SizeOf(dtype).
@@ -26,7 +33,12 @@ struct Array {
   DType dtype = DType::kFloat32;
   std::vector<int64_t> shape;
   std::string bytes;
+
+  friend bool operator==(const Array&, const Array&) = default;
 };
+
+// Whether the invariant holds.
+bool IsValid(const Array& array);
 
 }  // namespace cupola::storage
 

@@ -20,7 +20,7 @@ struct EngineOptions {
   std::string device = "auto";  // "auto", "cpu", "cuda:0"
   // Empty directory: no cache.
   storage::ResultCacheOptions cache;
-  int64_t max_queued_requests = 1024;
+  int64_t max_queued_prompts = 1 << 16;  // per device
   int64_t max_tokens_per_request = 1 << 18;
   int64_t max_answer_bytes = 2LL << 30;
   int64_t batch_tokens = 4096;  // a device batch's budget

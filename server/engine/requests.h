@@ -13,9 +13,10 @@
 #include "storage/array.h"
 #include "storage/digest.h"
 
-// The plain structs that requests and answers are inside the server. The service
-// layer turns protobuf into these and back; nothing below it knows protobuf.
-// Fields mean what the messages of proto/cupola/v1/analysis.proto say.
+// The plain structs that requests and answers are inside the server. The
+// service layer turns protobuf into these and back; nothing below it knows
+// protobuf. Fields mean what the messages of proto/cupola/v1/analysis.proto
+// say.
 
 namespace cupola::engine {
 
@@ -93,7 +94,7 @@ struct ActivationsRequest {
   storage::DType dtype = storage::DType::kFloat32;
 };
 struct ActivationsAnswer {
-  std::vector<std::string> hooks;              // full names
+  std::vector<std::string> hooks;               // full names
   std::vector<std::vector<Array>> activations;  // [hook][prompt]
   std::vector<Array> positions;                 // [prompt] INT32
   Provenance provenance;

@@ -15,8 +15,9 @@ enum class NormKind { kLayerNorm, kRmsNorm };
 enum class Activation { kGelu, kGeluNew, kGeluFast, kSilu, kRelu };
 enum class PositionKind { kLearned, kRotary };
 
-// A rotary table: `inverse_frequencies` has rotary_dim / 2 entries (float64), with
-// every scaling of the config (Llama-3, linear) applied already.
+// A rotary table: `inverse_frequencies` has rotary_dim / 2 entries, with every
+// scaling of the config (Llama-3, linear) applied already. They are float32
+// values: Hugging Face rounds them so, and angles must agree at any position.
 struct Rotary {
   int rotary_dim = 0;
   bool adjacent_pairs = false;  // GPT-J; else half-split
@@ -49,6 +50,10 @@ struct ModelConfig {
   Activation activation = Activation::kGelu;
   bool gated_mlp = false;
 
+  // Which matrices come with a bias.
+  bool qkv_bias = false, attention_out_bias = false;
+  bool mlp_bias = false, unembed_bias = false;
+
   PositionKind positions = PositionKind::kLearned;
   Rotary rotary, local_rotary;
   std::vector<AttentionLayer> attention;  // [n_layers]
@@ -61,17 +66,18 @@ struct ModelConfig {
   bool default_prepend_bos = true;  // TransformerLens' default for the family
   int64_t bos_token_id = -1;        // from config.json; -1: none
 
-  // The config fields that were read, canonical, for the model's digest.
+  // Everything above, canonical, for the model's digest: equal for configs that
+  // say the same in the words of different transformers versions.
   std::string fingerprint;
 };
 
-// From config.json. INVALID_ARGUMENT: a field is missing, of the wrong type, out
+// From config.json; a multimodal Gemma-3's `text_config` is taken alone.
+// INVALID_ARGUMENT: a field is missing, of the wrong type, out
 // of range or contradicts another; UNIMPLEMENTED: a family or a feature of one
 // (with its name) that Cupola does not serve; lists the families it does.
 absl::StatusOr<ModelConfig> ParseModelConfig(const Json& config);
 
-// Raw and folded models differ for LayerNorm in centred writers; this says what
-// "raw"/"folded" is called.
+// "raw" or "folded".
 const char* ProcessingName(Processing processing);
 
 }  // namespace cupola::model

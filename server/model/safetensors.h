@@ -44,6 +44,9 @@ class SafetensorsSet {
     return tensors_;
   }
   bool Has(const std::string& name) const { return tensors_.count(name) > 0; }
+  // The extent, owned by this object, or NOT_FOUND; of a tensor of another dtype
+  // the message says which.
+  absl::StatusOr<const TensorExtent*> Find(const std::string& name) const;
 
   // The tensor on the CPU in its stored dtype, or converted to `dtype` (chunk
   // by chunk, so that only the result is held). NOT_FOUND, or DATA_LOSS when
@@ -59,10 +62,10 @@ class SafetensorsSet {
  private:
   SafetensorsSet() = default;
   absl::Status AddFile(const std::string& path);
-
   std::vector<std::string> paths_;
   std::vector<int> descriptors_;
   std::map<std::string, TensorExtent> tensors_;
+  std::map<std::string, std::string> unreadable_;  // name -> stored dtype
 };
 
 }  // namespace cupola::model

@@ -1,0 +1,238 @@
+#include "client/cpp/client.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/cpp/chunk_assembler.h"
+#include "client/cpp/routing_key.h"
+#include "cupola/v1/admin.grpc.pb.h"
+#include "cupola/v1/analysis.grpc.pb.h"
+#include "cupola/v1/catalog.grpc.pb.h"
+#include "grpcpp/grpcpp.h"
+
+namespace cupola {
+namespace {
+
+// Answers are pure functions of their requests, so asking again is safe.
+constexpr char kServiceConfig[] = R"json({
+  "methodConfig": [{
+    "name": [{"service": "cupola.v1.Analysis"},
+             {"service": "cupola.v1.Catalog"},
+             {"service": "cupola.v1.Admin"}],
+    "retryPolicy": {
+      "maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s",
+      "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]
+    }
+  }]
+})json";
+constexpr int kKeepaliveMilliseconds = 60'000;
+
+absl::Status ToAbsl(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                      status.error_message());
+}
+
+// The name a request asks about; empty for those about the server.
+template <typename Request>
+std::string NameOf(const Request& request) {
+  if constexpr (requires { request.dictionary(); }) {
+    return request.dictionary();
+  } else if constexpr (requires { request.model(); }) {
+    return request.model();
+  } else if constexpr (requires { request.name(); }) {
+    return request.name();
+  } else {
+    return "";
+  }
+}
+
+// A metadata value is printable ASCII; another name cannot exist anyway, and the
+// server says so.
+bool IsPrintable(const std::string& text) {
+  for (const char c : text) {
+    if (c < 0x20 || c > 0x7e) return false;
+  }
+  return !text.empty();
+}
+
+}  // namespace
+
+class Client::Impl {
+ public:
+  Impl(std::shared_ptr<grpc::Channel> channel, const ClientOptions& options)
+      : options_(options),
+        analysis_(v1::Analysis::NewStub(channel)),
+        catalog_(v1::Catalog::NewStub(channel)),
+        admin_(v1::Admin::NewStub(channel)) {}
+
+  // One unary call of `stub`.
+  template <typename Response, typename Stub, typename Request>
+  absl::StatusOr<Response> Call(
+      Stub& stub,
+      grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                   Response*),
+      const Request& request) const {
+    grpc::ClientContext context;
+    Prepare(request, &context);
+    Response response;
+    const grpc::Status status = (stub.*method)(&context, request, &response);
+    if (!status.ok()) return ToAbsl(status);
+    return response;
+  }
+
+  // One streamed call: the header with its chunks in place.
+  template <typename Response, typename Request>
+  absl::StatusOr<typename Response::Header> Stream(
+      std::unique_ptr<grpc::ClientReader<Response>> (
+          v1::Analysis::Stub::*method)(grpc::ClientContext*, const Request&),
+      const Request& request) const {
+    grpc::ClientContext context;
+    Prepare(request, &context);
+    const auto reader = ((*analysis_).*method)(&context, request);
+    Response message;
+    if (!reader->Read(&message)) {
+      const grpc::Status status = reader->Finish();
+      if (!status.ok()) return ToAbsl(status);
+      return absl::DataLossError("the answer has no header");
+    }
+    typename Response::Header header = std::move(*message.mutable_header());
+    const absl::Status assembled = Assemble(reader.get(), &header);
+    if (!assembled.ok()) context.TryCancel();
+    const grpc::Status status = reader->Finish();
+    // The server's own error explains a stream cut short better.
+    if (!status.ok() && (assembled.ok() ||
+                         status.error_code() != grpc::StatusCode::CANCELLED)) {
+      return ToAbsl(status);
+    }
+    if (!assembled.ok()) return assembled;
+    return header;
+  }
+
+  v1::Analysis::Stub& analysis() const { return *analysis_; }
+  v1::Catalog::Stub& catalog() const { return *catalog_; }
+  v1::Admin::Stub& admin() const { return *admin_; }
+
+ private:
+  template <typename Request>
+  void Prepare(const Request& request, grpc::ClientContext* context) const {
+    context->set_deadline(absl::ToChronoTime(absl::Now() + options_.deadline));
+    const std::string name = NameOf(request);
+    if (IsPrintable(name)) context->AddMetadata("cupola-model", name);
+    context->AddMetadata("cupola-key", RoutingKey(request));
+  }
+
+  template <typename Response>
+  absl::Status Assemble(grpc::ClientReader<Response>* reader,
+                        typename Response::Header* header) const {
+    const int64_t bytes = header->provenance().chunked_bytes();
+    if (bytes < 0 || bytes > options_.max_answer_bytes) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the answer has ", bytes, " bytes; accepted: at most ",
+                       options_.max_answer_bytes));
+    }
+    auto assembler = ChunkAssembler::Create(header, bytes);
+    if (!assembler.ok()) return assembler.status();
+    Response message;
+    while (reader->Read(&message)) {
+      const absl::Status appended = assembler->Append(
+          absl::string_view(message.chunk().data(), message.chunk().size()));
+      if (!appended.ok()) return appended;
+    }
+    return assembler->Finish();
+  }
+
+  const ClientOptions options_;
+  const std::unique_ptr<v1::Analysis::Stub> analysis_;
+  const std::unique_ptr<v1::Catalog::Stub> catalog_;
+  const std::unique_ptr<v1::Admin::Stub> admin_;
+};
+
+Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Client::~Client() = default;
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
+    const std::string& address, const ClientOptions& options) {
+  grpc::ChannelArguments arguments;
+  arguments.SetServiceConfigJSON(kServiceConfig);
+  arguments.SetMaxReceiveMessageSize(options.max_message_bytes);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMilliseconds);
+  const auto channel = grpc::CreateCustomChannel(
+      address, grpc::InsecureChannelCredentials(), arguments);
+  if (!channel->WaitForConnected(
+          absl::ToChronoTime(absl::Now() + options.connect_timeout))) {
+    return absl::UnavailableError(
+        absl::StrCat("no server answers at ", address));
+  }
+  return std::unique_ptr<Client>(
+      new Client(std::make_unique<Impl>(channel, options)));
+}
+
+absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(
+    const v1::TokenizeRequest& request) {
+  return impl_->Call(impl_->analysis(), &v1::Analysis::Stub::Tokenize, request);
+}
+
+absl::StatusOr<v1::ActivationsResponse::Header> Client::GetActivations(
+    const v1::ActivationsRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::GetActivations, request);
+}
+
+absl::StatusOr<v1::FeaturesResponse::Header> Client::GetFeatures(
+    const v1::FeaturesRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::GetFeatures, request);
+}
+
+absl::StatusOr<v1::ReconstructResponse::Header> Client::Reconstruct(
+    const v1::ReconstructRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::Reconstruct, request);
+}
+
+absl::StatusOr<v1::ListResponse> Client::List() {
+  return impl_->Call(impl_->catalog(), &v1::Catalog::Stub::List,
+                     v1::ListRequest());
+}
+
+absl::StatusOr<v1::DescribeResponse> Client::Describe(const std::string& name) {
+  v1::DescribeRequest request;
+  request.set_name(name);
+  return impl_->Call(impl_->catalog(), &v1::Catalog::Stub::Describe, request);
+}
+
+absl::StatusOr<v1::DescribeResponse> Client::Load(const std::string& name,
+                                                  v1::Processing processing) {
+  v1::LoadRequest request;
+  request.set_name(name);
+  request.set_processing(processing);
+  return impl_->Call(impl_->catalog(), &v1::Catalog::Stub::Load, request);
+}
+
+absl::StatusOr<v1::DescribeResponse> Client::Unload(const std::string& name) {
+  v1::UnloadRequest request;
+  request.set_name(name);
+  return impl_->Call(impl_->catalog(), &v1::Catalog::Stub::Unload, request);
+}
+
+absl::StatusOr<v1::DescribeResponse> Client::SelfCheck(
+    const std::string& name) {
+  v1::SelfCheckRequest request;
+  request.set_name(name);
+  return impl_->Call(impl_->catalog(), &v1::Catalog::Stub::SelfCheck, request);
+}
+
+absl::StatusOr<v1::ServerInfo> Client::GetServerInfo() {
+  return impl_->Call(impl_->admin(), &v1::Admin::Stub::GetServerInfo,
+                     v1::GetServerInfoRequest());
+}
+
+absl::StatusOr<v1::CacheStatistics> Client::GetCacheStatistics() {
+  return impl_->Call(impl_->admin(), &v1::Admin::Stub::GetCacheStatistics,
+                     v1::GetCacheStatisticsRequest());
+}
+
+absl::StatusOr<v1::CacheStatistics> Client::ClearCache() {
+  return impl_->Call(impl_->admin(), &v1::Admin::Stub::ClearCache,
+                     v1::ClearCacheRequest());
+}
+
+}  // namespace cupola

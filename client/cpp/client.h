@@ -1,0 +1,75 @@
+#ifndef CUPOLA_CLIENT_CPP_CLIENT_H_
+#define CUPOLA_CLIENT_CPP_CLIENT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "cupola/v1/admin.pb.h"
+#include "cupola/v1/analysis.pb.h"
+#include "cupola/v1/catalog.pb.h"
+
+namespace cupola {
+
+struct ClientOptions {
+  // Of each call, from its start.
+  absl::Duration deadline = absl::Minutes(5);
+  // Connect gives up after this.
+  absl::Duration connect_timeout = absl::Seconds(10);
+  // The largest single message; streamed answers may be larger.
+  int max_message_bytes = 64 << 20;
+  // The largest streamed answer.
+  int64_t max_answer_bytes = 4LL << 30;
+};
+
+// A connection to a Cupola server. Requests and answers are the messages of
+// cupola.v1; a streamed answer comes back whole, its chunks put into its tensors.
+//
+// Every call carries the metadata `cupola-model` (the name it asks about) and
+// `cupola-key` (a hash of the request), by which a proxy can send equal requests
+// to the same server. A call that finds the server away (UNAVAILABLE) is repeated
+// up to four times within its deadline: every operation may be.
+//
+// Errors are the server's (see the service's own comments), and DATA_LOSS when a
+// stream does not add up. Any thread may call; calls run at the same time.
+class Client {
+ public:
+  // `address`: "HOST:PORT". UNAVAILABLE when no server answers in time.
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(
+      const std::string& address, const ClientOptions& options = {});
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  absl::StatusOr<v1::TokenizeResponse> Tokenize(
+      const v1::TokenizeRequest& request);
+  absl::StatusOr<v1::ActivationsResponse::Header> GetActivations(
+      const v1::ActivationsRequest& request);
+  absl::StatusOr<v1::FeaturesResponse::Header> GetFeatures(
+      const v1::FeaturesRequest& request);
+  absl::StatusOr<v1::ReconstructResponse::Header> Reconstruct(
+      const v1::ReconstructRequest& request);
+
+  absl::StatusOr<v1::ListResponse> List();
+  absl::StatusOr<v1::DescribeResponse> Describe(const std::string& name);
+  absl::StatusOr<v1::DescribeResponse> Load(
+      const std::string& name,
+      v1::Processing processing = v1::PROCESSING_UNSPECIFIED);
+  absl::StatusOr<v1::DescribeResponse> Unload(const std::string& name);
+  absl::StatusOr<v1::DescribeResponse> SelfCheck(const std::string& name);
+
+  absl::StatusOr<v1::ServerInfo> GetServerInfo();
+  absl::StatusOr<v1::CacheStatistics> GetCacheStatistics();
+  absl::StatusOr<v1::CacheStatistics> ClearCache();
+
+ private:
+  class Impl;
+  explicit Client(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cupola
+
+#endif  // CUPOLA_CLIENT_CPP_CLIENT_H_

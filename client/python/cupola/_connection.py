@@ -1,0 +1,159 @@
+"""One channel to one server: deadlines, metadata, retries, errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import urllib.parse
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+
+import grpc
+
+from . import _protos, _tensors
+from .errors import CupolaError, from_rpc_error
+
+DEFAULT_PORT = 7070
+RECEIVE_LIMIT = 32 << 20
+
+# Whether and how to encrypt: no, with the system's certificate authorities,
+# with those of a PEM file, or as the given credentials say.
+Tls = Union[None, bool, str, pathlib.Path, grpc.ChannelCredentials]
+
+# Every operation is a pure function or idempotent, so it may be sent again when
+# a server cannot be reached. Errors of other kinds would only repeat.
+_SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2.5,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+
+class Connection:
+    """Sends requests; safe to use from several threads."""
+
+    def __init__(
+        self,
+        target: str,
+        token: Optional[str],
+        deadline: Optional[float],
+        tls: Tls,
+    ) -> None:
+        if deadline is not None and not deadline > 0:
+            raise ValueError(f"deadline: expected seconds > 0, got {deadline}")
+        self.target = _with_port(target)
+        self.deadline = deadline
+        self._authorization: List[Tuple[str, str]] = (
+            [("authorization", f"Bearer {token}")] if token else []
+        )
+        options: List[Tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", RECEIVE_LIMIT),
+            ("grpc.max_send_message_length", -1),  # the server sets the limit
+            ("grpc.service_config", _SERVICE_CONFIG),
+        ]
+        if _is_loopback(self.target):
+            # A proxy of the environment is not on the way to this machine.
+            options.append(("grpc.enable_http_proxy", 0))
+        credentials = _credentials(tls)
+        self._channel = (
+            grpc.insecure_channel(self.target, options)
+            if credentials is None
+            else grpc.secure_channel(self.target, credentials, options)
+        )
+        self.catalog = _protos.catalog_grpc.CatalogStub(self._channel)
+        self.analysis = _protos.analysis_grpc.AnalysisStub(self._channel)
+        self.admin = _protos.admin_grpc.AdminStub(self._channel)
+        # gRPC's health protocol. Its request for the whole server is an empty
+        # message, and its answer one enum field, so it needs no stubs.
+        self._health = self._channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=lambda request: b"",
+            response_deserializer=lambda data: data == b"\x08\x01",
+        )
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def unary(self, method: Any, request: Any, model: str = "") -> Any:
+        call = self._start(method.future, request, model)
+        return self._finish(call, call.result)
+
+    def stream(
+        self,
+        method: Any,
+        request: Any,
+        model: str,
+        tensors: Callable[[Any], Sequence[_protos.tensor.Tensor]],
+    ) -> Tuple[Any, List[Any]]:
+        """The header and the arrays of a streamed answer (see receive)."""
+        call = self._start(method, request, model)
+        return self._finish(call, lambda: _tensors.receive(call, tensors))
+
+    def serving(self) -> bool:
+        """Whether the server calls itself healthy and ready."""
+        call = self._start(self._health.future, None, "")
+        return bool(self._finish(call, call.result))
+
+    def _start(self, method: Any, request: Any, model: str) -> Any:
+        metadata = list(self._authorization)
+        if model:
+            # For proxies that route by consistent hash: to the server that
+            # holds the model, or that has answered this very request before.
+            metadata.append(("cupola-model", urllib.parse.quote(model)))
+            metadata.append(("cupola-key", _request_key(request)))
+        try:
+            return method(request, timeout=self.deadline, metadata=metadata)
+        except ValueError as error:  # what a closed channel raises
+            raise CupolaError(f"{self.target}: {error}", "CANCELLED") from None
+
+    def _finish(self, call: Any, wait: Callable[[], Any]) -> Any:
+        try:
+            return wait()
+        except grpc.FutureCancelledError:
+            raise from_rpc_error(call, self.target) from None
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.target) from None
+        finally:
+            # An interrupted or malformed answer: tell the server to stop.
+            # Nothing happens to a call that has ended.
+            call.cancel()
+
+
+def _request_key(request: Any) -> str:
+    digest = hashlib.sha256(type(request).__name__.encode())
+    digest.update(request.SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+def _with_port(target: str) -> str:
+    if not target:
+        raise ValueError("target: expected HOST:PORT, got an empty string")
+    if ":" in target:  # HOST:PORT, [IPv6]:PORT, or a scheme such as dns:///
+        return target
+    return f"{target}:{DEFAULT_PORT}"
+
+
+def _is_loopback(target: str) -> bool:
+    host = target.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _credentials(tls: Tls) -> Optional[grpc.ChannelCredentials]:
+    if tls is None or tls is False:
+        return None
+    if tls is True:
+        return grpc.ssl_channel_credentials()
+    if isinstance(tls, (str, pathlib.Path)):
+        return grpc.ssl_channel_credentials(pathlib.Path(tls).read_bytes())
+    return tls

@@ -1,0 +1,244 @@
+"""The connection to a server and what it offers."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Any, Dict, List, Optional, Type, Union
+
+from . import _protos, _requests
+from ._connection import Connection, Tls
+from .dictionary import Dictionary, Pair
+from .errors import InvalidArgument
+from .info import (
+    CacheStatistics,
+    DictionaryInfo,
+    InfoList,
+    ModelInfo,
+    ServerInfo,
+    Status,
+)
+from .model import Model
+from .results import Provenance
+
+DEFAULT_DEADLINE = 600.0
+
+
+def connect(
+    target: str = "localhost:7070",
+    token: Optional[str] = None,
+    deadline: Optional[float] = DEFAULT_DEADLINE,
+    tls: Tls = None,
+) -> Client:
+    """A client of the server at `target` (HOST:PORT).
+
+    Nothing is sent yet. `token` is presented to servers that ask for one.
+    `deadline` is the most seconds that an answer may take (None: no limit).
+    `tls`: True encrypts and checks the server against the system's certificate
+    authorities, a path against those of a PEM file.
+    """
+    return Client(target, token, deadline, tls)
+
+
+class Client:
+    """A connection; safe to use from several threads. From `connect`."""
+
+    def __init__(
+        self,
+        target: str,
+        token: Optional[str] = None,
+        deadline: Optional[float] = DEFAULT_DEADLINE,
+        tls: Tls = None,
+    ) -> None:
+        self._connection = Connection(target, token, deadline, tls)
+        # Token texts by model digest and id; they never change.
+        self._texts: Dict[str, Dict[int, str]] = {}
+        self._texts_lock = threading.Lock()
+
+    @property
+    def target(self) -> str:
+        return self._connection.target
+
+    def close(self) -> None:
+        """Ends requests in flight; the client is of no use afterwards."""
+        self._connection.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self.target!r})"
+
+    # The catalog.
+
+    def models(self) -> List[ModelInfo]:
+        """All models, without their hook points."""
+        return InfoList(map(ModelInfo.from_message, self._list().models))
+
+    def dictionaries(self) -> List[DictionaryInfo]:
+        entries = self._list().dictionaries
+        return InfoList(map(DictionaryInfo.from_message, entries))
+
+    def describe(self, name: str) -> Union[ModelInfo, DictionaryInfo]:
+        """One entry; NotFound names those that exist."""
+        return self._entry(
+            self._connection.catalog.Describe,
+            _protos.catalog.DescribeRequest(name=name),
+        )
+
+    def load(
+        self, name: str, processing: Optional[str] = None
+    ) -> Union[ModelInfo, DictionaryInfo]:
+        """Loads an entry (a dictionary's model too) and waits until it is
+        resident. `processing` is for models: "raw" (default) or "folded"."""
+        return self._entry(
+            self._connection.catalog.Load,
+            _protos.catalog.LoadRequest(
+                name=name, processing=_requests.processing_code(processing)
+            ),
+        )
+
+    def unload(self, name: str) -> Union[ModelInfo, DictionaryInfo]:
+        """Drops an entry's weights; they come back on demand."""
+        return self._entry(
+            self._connection.catalog.Unload,
+            _protos.catalog.UnloadRequest(name=name),
+        )
+
+    def self_check(self, name: str) -> DictionaryInfo:
+        """Measures a dictionary on sample text again (L0, FVU, dead latents)."""
+        info = self._entry(
+            self._connection.catalog.SelfCheck,
+            _protos.catalog.SelfCheckRequest(name=name),
+        )
+        assert isinstance(info, DictionaryInfo)
+        return info
+
+    # Handles.
+
+    def model(self, name: str, processing: Optional[str] = "raw") -> Model:
+        """A model in "raw" (Hugging Face's numbers) or "folded"
+        (TransformerLens' default) processing."""
+        info = self.describe(name)
+        if not isinstance(info, ModelInfo):
+            raise InvalidArgument(f"{name!r} is a dictionary, not a model")
+        return Model(self, info, processing)
+
+    def dictionary(
+        self, name: str, processing: Optional[str] = None
+    ) -> Dictionary:
+        """A dictionary, or half of a pair as NAME:in or NAME:out.
+
+        `processing` None: what the dictionary declares, else raw.
+        """
+        entry, half, _ = name.rpartition(":")
+        is_half = bool(half) and name.endswith((":in", ":out"))
+        info = self.describe(entry if is_half else name)
+        if not isinstance(info, DictionaryInfo):
+            raise InvalidArgument(f"{name!r} is a model, not a dictionary")
+        if is_half and info.kind != "pair":
+            raise InvalidArgument(f"{entry!r} is no pair and has no halves")
+        if not is_half and info.kind == "pair":
+            raise InvalidArgument(
+                f"{name!r} is a pair; name its half, {name + ':in'!r} or "
+                f"{name + ':out'!r}, or use client.pair"
+            )
+        return Dictionary(self, name, info, processing)
+
+    def pair(
+        self,
+        name: Union[str, Dictionary],
+        output: Union[None, str, Dictionary] = None,
+    ) -> Pair:
+        """A pair by its name, or of an input and an output dictionary."""
+        if output is not None:
+            return Pair(self._as_dictionary(name), self._as_dictionary(output))
+        if not isinstance(name, str):
+            raise InvalidArgument("pair: expected a name or two dictionaries")
+        return Pair(
+            self.dictionary(name + ":in"), self.dictionary(name + ":out")
+        )
+
+    # The server.
+
+    def cache_statistics(self) -> CacheStatistics:
+        return self._cache_statistics(
+            self._connection.admin.GetCacheStatistics,
+            _protos.admin.GetCacheStatisticsRequest(),
+        )
+
+    def clear_cache(self) -> CacheStatistics:
+        """Empties the result cache; its statistics afterwards."""
+        return self._cache_statistics(
+            self._connection.admin.ClearCache,
+            _protos.admin.ClearCacheRequest(),
+        )
+
+    def server_info(self) -> ServerInfo:
+        return ServerInfo.from_message(
+            self._connection.unary(
+                self._connection.admin.GetServerInfo,
+                _protos.admin.GetServerInfoRequest(),
+            )
+        )
+
+    def status(self) -> Status:
+        """The server at a glance: readiness, load, cache."""
+        return Status(
+            target=self.target,
+            serving=self._connection.serving(),
+            server=self.server_info(),
+            cache=self.cache_statistics(),
+        )
+
+    def _list(self) -> Any:
+        return self._connection.unary(
+            self._connection.catalog.List, _protos.catalog.ListRequest()
+        )
+
+    def _entry(
+        self, method: Any, request: Any
+    ) -> Union[ModelInfo, DictionaryInfo]:
+        answer = self._connection.unary(method, request, request.name)
+        if answer.WhichOneof("entry") == "model":
+            return ModelInfo.from_message(answer.model)
+        return DictionaryInfo.from_message(answer.dictionary)
+
+    def _cache_statistics(self, method: Any, request: Any) -> CacheStatistics:
+        return CacheStatistics.from_message(
+            self._connection.unary(method, request)
+        )
+
+    def _as_dictionary(self, value: Union[str, Dictionary]) -> Dictionary:
+        return value if isinstance(value, Dictionary) else self.dictionary(value)
+
+    def _token_strings(
+        self, provenance: Provenance, prompts: List[List[int]]
+    ) -> List[List[str]]:
+        """The texts of token ids of the model that made an answer."""
+        with self._texts_lock:
+            texts = self._texts.setdefault(provenance.model_digest, {})
+        unknown = [
+            ids for ids in prompts if any(index not in texts for index in ids)
+        ]
+        if unknown:
+            answer = self._connection.unary(
+                self._connection.analysis.Tokenize,
+                _protos.analysis.TokenizeRequest(
+                    model=provenance.model,
+                    prompts=_requests.prompts_message(unknown),
+                ),
+                provenance.model,
+            )
+            for tokens in answer.prompts:
+                for index, piece in zip(tokens.ids, tokens.pieces):
+                    texts[index] = piece.decode("utf-8", "replace")
+        return [[texts[index] for index in ids] for ids in prompts]

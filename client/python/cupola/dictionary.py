@@ -1,0 +1,237 @@
+"""A dictionary of the server's: an SAE, a transcoder or half of a pair."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
+
+from . import _protos, _requests, _tensors
+from ._requests import Positions, Prompts
+from .errors import DataLoss, InvalidArgument
+from .features import Features, csr_rows
+from .info import DictionaryInfo
+from .results import Provenance, Reconstruction
+
+if TYPE_CHECKING:
+    from .client import Client
+
+# float32 [n, d_in] at the hook point, or latents to decode first.
+Inputs = Union[ArrayLike, Features]
+
+
+class Dictionary:
+    """A handle: holds no weights, and stays good when the server drops them.
+
+    From `Client.dictionary` or a `Pair`. `info` is how the dictionary was
+    described then; for half of a pair it is the pair's. `processing` None
+    means what the dictionary declares.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        info: DictionaryInfo,
+        processing: Optional[str],
+    ) -> None:
+        _requests.processing_code(processing)
+        self._client = client
+        self.name = name
+        self.info = info
+        self.processing = processing
+
+    def features(
+        self,
+        prompts: Optional[Prompts] = None,
+        positions: Positions = None,
+        latents: Optional[Sequence[int]] = None,
+        top_k: Optional[int] = None,
+        min_activation: float = 0.0,
+        *,
+        inputs: Optional[Inputs] = None,
+        prepend_bos: Optional[bool] = None,
+    ) -> Features:
+        """The latents' activations on `prompts` (or on `inputs`).
+
+        Keeps those above `min_activation`; with `latents` only of these, with
+        `top_k` at most so many per token, the largest (the lowest index wins
+        ties).
+        """
+        request = _protos.analysis.FeaturesRequest(
+            dictionary=self.name,
+            top_k=_top_k(top_k),
+            min_activation=min_activation,
+        )
+        if latents is not None:
+            if not len(latents):
+                raise InvalidArgument(
+                    "latents: an empty list; leave it out to ask for all"
+                )
+            request.latents.extend(_requests.unsigned(latents, "latents:"))
+        self._set_source(request, prompts, positions, inputs, prepend_bos)
+        connection = self._client._connection
+        start = time.perf_counter()
+        header, arrays = connection.stream(
+            connection.analysis.GetFeatures,
+            request,
+            self.info.model,
+            lambda header: [
+                header.features.indptr,
+                header.features.indices,
+                header.features.values,
+                header.prompt,
+                header.position,
+            ],
+        )
+        round_trip = time.perf_counter() - start
+        indptr, indices, values, prompt, position = arrays
+        if indptr is None or indices is None or values is None:
+            raise DataLoss("the answer lacks a tensor of its sparse rows")
+        csr = csr_matrix(
+            (values, indices.astype(np.int32, copy=False), indptr),
+            shape=(len(indptr) - 1, header.features.columns),
+        )
+        provenance = Provenance.from_message(header.provenance, round_trip)
+        return Features(
+            csr,
+            _or_rows(prompt, np.zeros(len(indptr) - 1, np.int32)),
+            _or_rows(position, np.arange(len(indptr) - 1, dtype=np.int32)),
+            provenance,
+            lambda ids: self._client._token_strings(provenance, ids),
+        )
+
+    def encode(self, inputs: Inputs) -> Features:
+        """The latents' activations on rows at the dictionary's hook point."""
+        return self.features(inputs=inputs)
+
+    def decode(
+        self, features: Union[Features, ArrayLike, csr_matrix]
+    ) -> NDArray[np.float32]:
+        """What the latents stand for: float32 [n, d_out].
+
+        Takes Features, a scipy sparse matrix or a dense array [n, d_sae].
+        Refused for a skip transcoder, whose output also needs its input.
+        """
+        csr = csr_rows(features, self.info.d_sae)
+        request = _protos.analysis.ReconstructRequest(
+            dictionary=self.name,
+            features=_protos.common.SparseRows(
+                indptr=_tensors.to_tensor(csr.indptr.astype(np.int64)),
+                indices=_tensors.to_tensor(csr.indices.astype(np.uint32)),
+                values=_tensors.to_tensor(csr.data),
+                columns=csr.shape[1],
+            ),
+        )
+        return self._reconstruct(request).reconstruction
+
+    def reconstruct(
+        self,
+        prompts: Optional[Prompts] = None,
+        positions: Positions = None,
+        *,
+        inputs: Optional[Inputs] = None,
+        prepend_bos: Optional[bool] = None,
+    ) -> Reconstruction:
+        """The dictionary's output beside what it should be, with FVU and L0."""
+        request = _protos.analysis.ReconstructRequest(dictionary=self.name)
+        self._set_source(request, prompts, positions, inputs, prepend_bos)
+        return self._reconstruct(request)
+
+    def _set_source(
+        self,
+        request: Any,
+        prompts: Optional[Prompts],
+        positions: Positions,
+        inputs: Optional[Inputs],
+        prepend_bos: Optional[bool],
+    ) -> None:
+        if (prompts is None) == (inputs is None):
+            raise InvalidArgument("expected either prompts or inputs")
+        if inputs is not None:
+            if positions is not None or prepend_bos is not None:
+                raise InvalidArgument(
+                    "positions and prepend_bos go with prompts, not with inputs"
+                )
+            if isinstance(inputs, Features):
+                inputs = self.decode(inputs)
+            rows = _tensors.to_rows(inputs, self.info.d_in)
+            request.inputs.CopyFrom(_tensors.to_tensor(rows))
+            return
+        assert prompts is not None
+        request.prompts.CopyFrom(
+            _requests.prompts_message(prompts, prepend_bos)
+        )
+        selection = _requests.positions_message(positions)
+        if selection is not None:
+            request.positions.CopyFrom(selection)
+        request.processing = _requests.processing_code(self.processing)
+
+    def _reconstruct(self, request: Any) -> Reconstruction:
+        connection = self._client._connection
+        start = time.perf_counter()
+        header, arrays = connection.stream(
+            connection.analysis.Reconstruct,
+            request,
+            self.info.model,
+            lambda header: [
+                header.reconstruction,
+                header.target,
+                header.squared_error,
+                header.l0,
+                header.prompt,
+                header.position,
+            ],
+        )
+        round_trip = time.perf_counter() - start
+        output, target, squared_error, l0, prompt, position = arrays
+        if output is None:
+            raise DataLoss("the answer lacks the reconstruction")
+        known = target is not None and len(target) == len(output)
+        rows = len(output)
+        return Reconstruction(
+            reconstruction=output,
+            target=target if known else None,
+            squared_error=squared_error if known else None,
+            token_l0=_or_rows(l0, np.zeros(rows, np.float32)),
+            prompt=_or_rows(prompt, np.zeros(rows, np.int32)),
+            position=_or_rows(position, np.arange(rows, dtype=np.int32)),
+            fvu=header.fvu,
+            l0=header.mean_l0,
+            provenance=Provenance.from_message(header.provenance, round_trip),
+        )
+
+    def __repr__(self) -> str:
+        return f"Dictionary({self.name!r}, processing={self.processing!r})"
+
+    def _repr_html_(self) -> str:
+        return self.info._repr_html_()
+
+
+class Pair:
+    """A Jacobian SAE pair: a dictionary before an MLP and one after it."""
+
+    def __init__(self, input: Dictionary, output: Dictionary) -> None:
+        self.input = input
+        self.output = output
+
+    def __repr__(self) -> str:
+        return f"Pair({self.input.name!r}, {self.output.name!r})"
+
+
+def _or_rows(array: Optional[NDArray[Any]], default: NDArray[Any]) -> NDArray[Any]:
+    """`array`, or `default` where the server left it out."""
+    return default if array is None or len(array) != len(default) else array
+
+
+def _top_k(top_k: Optional[int]) -> int:
+    if top_k is None:
+        return 0
+    (value,) = _requests.unsigned([top_k], "top_k")
+    if value == 0:
+        raise InvalidArgument("top_k: expected at least 1, or None for all")
+    return value
+

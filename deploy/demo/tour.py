@@ -1,0 +1,88 @@
+"""A first tour of a server that has the demo catalog.
+
+    tour.py [--address localhost:7070] [--text TEXT]
+"""
+
+import argparse
+
+import cupola
+from rich.console import Console
+from rich.table import Table
+
+MODEL = "smollm2-135m"
+RESID, PAIR = f"{MODEL}/l12-resid", f"{MODEL}/l12-mlp"
+STRONGEST = 4  # latents shown for each token
+
+
+def show_catalog(client, console):
+    table = Table(title="What the server has", title_justify="left")
+    for column in ("name", "kind", "state", "size"):
+        table.add_column(column)
+    for model in client.models():
+        size = f"{model.n_layers} layers, d_model {model.d_model}"
+        table.add_row(model.name, model.family, model.state, size)
+    for entry in client.dictionaries():
+        size = f"{entry.d_sae} latents at {entry.hook_in}"
+        table.add_row(entry.name, entry.kind, entry.state, size)
+    console.print(table)
+
+
+def show_tokens(client, text, console):
+    model = client.model(MODEL)
+    pieces = " ".join(repr(piece) for piece in model.str_tokens(text))
+    console.print(f"\n[bold]Tokens:[/bold] {pieces}", highlight=False)
+
+
+def show_features(client, text, console):
+    """The same question twice: the second answer comes from the cache."""
+    sae = client.dictionary(RESID)
+    first, second = sae.features(text), sae.features(text)
+    table = Table(
+        title=f"\nThe strongest latents of {RESID}, token by token",
+        title_justify="left",
+    )
+    table.add_column("token")
+    table.add_column("latent: activation")
+    for token, latents in zip(first.tokens, first.top_per_token(STRONGEST)):
+        found = "   ".join(f"{latent}: {value:.2f}" for latent, value in latents)
+        table.add_row(repr(token), found)
+    console.print(table)
+    for name, answer in (("first", first), ("second", second)):
+        origin = "from the cache" if answer.from_cache else "computed"
+        console.print(
+            f"{name} answer: {origin}, {1e3 * answer.seconds.total:.2f} ms in the "
+            f"server, {1e3 * answer.seconds.round_trip:.1f} ms as seen here",
+            highlight=False,
+        )
+    same = (first.csr != second.csr).nnz == 0
+    console.print(f"both answers are {'identical' if same else 'DIFFERENT'}")
+
+
+def show_reconstruction(client, text, console):
+    for name in (RESID, f"{PAIR}:in", f"{PAIR}:out"):
+        rebuilt = client.dictionary(name).reconstruct(
+            text, positions=range(1, len(client.model(MODEL).tokenize(text)[0]))
+        )
+        console.print(
+            f"{name} rebuilds {len(rebuilt)} tokens (BOS left out): FVU "
+            f"{rebuilt.fvu:.3f}, {rebuilt.l0:.1f} active latents a token",
+            highlight=False,
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--address", default="localhost:7070")
+    parser.add_argument("--text", default="The capital of France is Paris")
+    options = parser.parse_args()
+    console = Console(width=100)
+    with cupola.connect(options.address) as client:
+        show_catalog(client, console)
+        show_tokens(client, options.text, console)
+        show_features(client, options.text, console)
+        console.print()
+        show_reconstruction(client, options.text, console)
+
+
+if __name__ == "__main__":
+    main()

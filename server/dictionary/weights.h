@@ -1,0 +1,48 @@
+#ifndef CUPOLA_SERVER_DICTIONARY_WEIGHTS_H_
+#define CUPOLA_SERVER_DICTIONARY_WEIGHTS_H_
+
+#include <cstdint>
+
+#include "ATen/ATen.h"
+#include "absl/status/statusor.h"
+#include "server/dictionary/dictionary_source.h"
+#include "server/model/linear.h"
+
+namespace cupola::dictionary {
+
+// The numbers of one dictionary on a device, ready to be applied. What only
+// rescales weights has been folded in:
+//  - expected_average_only_in with its factor s: W_enc * s, W_dec / s, b_dec /
+//  s
+//    (b_enc and thresholds already live in the scaled space);
+//  - fold_w_dec_norm with n = max(|row of W_dec|, 1e-8): W_dec / n, and W_enc,
+//    b_enc, b_gate, b_mag, threshold * n;
+//  - rescale_acts_by_decoder_norm: the same with W_enc and b_enc * |row|, so
+//  that
+//    a latent with a zero row never wins;
+//  - a fine-tuning scaling factor: rows of W_dec times it.
+struct Weights {
+  // [d_in, d_sae] with b_enc. Matching pursuit: W_dec itself, transposed,
+  // shared and without a bias. Gated: without a bias.
+  model::Linear encoder;
+  at::Tensor W_dec;  // [d_sae, d_out] row-major, the manifest's dtype
+  at::Tensor b_dec;  // float32 [d_out]; added to the output where defined
+  at::Tensor b_in;   // float32 [d_in]; subtracted from the input where defined
+  at::Tensor threshold;                 // JumpReLU: float32 [d_sae]
+  at::Tensor b_gate, b_mag, mag_scale;  // gated: float32 [d_sae], exp(r_mag)
+  model::Linear skip;             // [d_in, d_out], float32 input and output
+  double residual_threshold = 0;  // matching pursuit
+
+  // Every byte held, each tensor once.
+  int64_t Bytes() const;
+};
+
+// INVALID_ARGUMENT: values that are not finite, or a scaling_factor tensor that
+// the configuration does not announce. DATA_LOSS. At most one matrix more than
+// the result is held on the way.
+absl::StatusOr<Weights> LoadWeights(const DictionarySource& source, Half half,
+                                    at::Device device);
+
+}  // namespace cupola::dictionary
+
+#endif  // CUPOLA_SERVER_DICTIONARY_WEIGHTS_H_

@@ -1,0 +1,508 @@
+#include "server/engine/catalog.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "server/analysis/tensor_io.h"
+#include "server/engine/numerics.h"
+#include "server/model/status_macros.h"
+
+namespace cupola::engine {
+namespace {
+
+using dictionary::Half;
+using model::Processing;
+
+std::vector<Half> HalvesOf(const dictionary::Manifest& manifest) {
+  if (manifest.kind == dictionary::Kind::kPair) return {Half::kIn, Half::kOut};
+  return {Half::kIn};
+}
+
+// Calls `done` once `count` parts have reported, with the first error.
+std::function<void(absl::Status)> Join(int count,
+                                       std::function<void(absl::Status)> done) {
+  struct Progress {
+    absl::Mutex mu;
+    int left;
+    absl::Status status;
+  };
+  auto progress = std::make_shared<Progress>();
+  progress->left = count;
+  return [progress, done = std::move(done)](absl::Status status) {
+    absl::Status result;
+    {
+      absl::MutexLock lock(&progress->mu);
+      progress->status.Update(status);
+      if (--progress->left > 0) return;
+      result = progress->status;
+    }
+    done(result);
+  };
+}
+
+// The first failure among an entry's slots.
+template <typename Entry>
+absl::Status FailureOf(const Entry& entry) {
+  absl::Status status = entry.source.status();
+  for (const auto& [which, slot] : entry.weights) status.Update(slot.status());
+  return status;
+}
+
+template <typename Entry>
+State StateOf(const Entry& entry) {
+  bool loading = entry.source.loading(), resident = false;
+  for (const auto& [which, slot] : entry.weights) {
+    loading |= slot.loading();
+    resident |= slot.ready();
+  }
+  if (resident) return State::kResident;
+  if (loading) return State::kLoading;
+  if (!FailureOf(entry).ok()) return State::kFailed;
+  return entry.was_resident ? State::kEvicted : State::kRegistered;
+}
+
+template <typename Entry>
+void ForgetFailures(Entry& entry) {
+  if (entry.source.failed()) entry.source.Reset();
+  for (auto& [which, slot] : entry.weights) {
+    if (slot.failed()) slot.Reset();
+  }
+}
+
+template <typename Entry>
+int64_t ResidentBytes(const Entry& entry) {
+  int64_t bytes = 0;
+  for (const auto& [which, slot] : entry.weights) {
+    if (slot.ready()) bytes += slot.value()->resident_bytes();
+  }
+  return bytes;
+}
+
+template <typename Map>
+std::string Names(const Map& map) {
+  return absl::StrJoin(map, ", ", [](std::string* out, const auto& item) {
+    absl::StrAppend(out, item.first);
+  });
+}
+
+}  // namespace
+
+DictionaryName ParseDictionaryName(const std::string& name) {
+  absl::string_view entry = name;
+  if (absl::ConsumeSuffix(&entry, ":in")) {
+    return {std::string(entry), Half::kIn, true};
+  }
+  if (absl::ConsumeSuffix(&entry, ":out")) {
+    return {std::string(entry), Half::kOut, true};
+  }
+  return {name, Half::kIn, false};
+}
+
+Catalog::Catalog(std::string default_device, Observer* observer)
+    : default_device_(std::move(default_device)), observer_(observer) {}
+
+absl::StatusOr<std::unique_ptr<Catalog>> Catalog::Create(
+    const CatalogSpec& spec, const std::string& default_device,
+    Observer* observer) {
+  std::unique_ptr<Catalog> catalog(new Catalog(default_device, observer));
+  RETURN_IF_ERROR(catalog->Add(spec));
+  return catalog;
+}
+
+absl::Status Catalog::Add(const CatalogSpec& spec) {
+  for (const ModelSpec& model : spec.models) {
+    if (model.name.empty()) {
+      return absl::InvalidArgumentError("catalog: a model has no name");
+    }
+    ModelEntry& entry = models_[model.name];
+    if (!entry.spec.name.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("catalog: model \"", model.name, "\" appears twice"));
+    }
+    entry.spec = model;
+    entry.spec.device =
+        model.device.empty() ? default_device_ : ResolveDevice(model.device);
+    if (entry.spec.device.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("catalog: model \"", model.name, "\": no device \"",
+                       model.device, "\" here"));
+    }
+    model_order_.push_back(model.name);
+  }
+  for (const DictionarySpec& dictionary : spec.dictionaries) {
+    const std::string& name = dictionary.name;
+    if (name.empty() || ParseDictionaryName(name).names_half) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("catalog: \"", name,
+                       "\" is no name for a dictionary (a pair's halves are "
+                       "called NAME:in and NAME:out)"));
+    }
+    if (models_.count(dictionary.model) == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("catalog: dictionary \"", name, "\" names model \"",
+                       dictionary.model, "\"; there are: ", Names(models_)));
+    }
+    DictionaryEntry& entry = dictionaries_[name];
+    if (!entry.spec.name.empty() || models_.count(name) > 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("catalog: the name \"", name, "\" appears twice"));
+    }
+    entry.spec = dictionary;
+    dictionary_order_.push_back(name);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Catalog::UnknownModel(const std::string& name) const {
+  return absl::NotFoundError(
+      absl::StrCat("no model \"", name, "\"; there are: ", Names(models_)));
+}
+
+absl::Status Catalog::UnknownDictionary(const std::string& name) const {
+  return absl::NotFoundError(absl::StrCat(
+      "no dictionary \"", name, "\"; there are: ", Names(dictionaries_),
+      " (of a pair also NAME:in, NAME:out)"));
+}
+
+template <typename T>
+void Catalog::Acquire(LoadSlot<T>& slot, const std::string& what,
+                      std::function<absl::StatusOr<T>()> work, Done<T> done) {
+  absl::StatusOr<T> settled = absl::UnknownError("");
+  {
+    absl::MutexLock lock(&mu_);
+    if (!slot.ready() && !slot.failed()) {
+      if (!slot.Join(std::move(done))) return;
+      loader_.Run([this, &slot, what, work = std::move(work)] {
+        absl::StatusOr<T> result = absl::UnavailableError("shutting down");
+        if (!stopping_) result = work();
+        if (!result.ok() && !stopping_) {
+          result = absl::FailedPreconditionError(absl::StrCat(
+              what, " failed to load: ", result.status().message()));
+        }
+        std::vector<Done<T>> waiters;
+        {
+          absl::MutexLock lock(&mu_);
+          waiters = slot.Settle(result);
+        }
+        for (const Done<T>& waiter : waiters) waiter(result);
+      });
+      return;
+    }
+    if (slot.ready()) {
+      settled = slot.value();
+    } else {
+      settled = slot.status();
+    }
+  }
+  done(std::move(settled));
+}
+
+template <typename Entry>
+void Catalog::CountLoad(Entry& entry, const char* kind, absl::Duration took) {
+  absl::MutexLock lock(&mu_);
+  entry.was_resident = true;
+  entry.load_seconds += absl::ToDoubleSeconds(took);
+  observer_->OnLoad(entry.spec.name, true, absl::ToDoubleSeconds(took));
+  observer_->OnResidentBytes(entry.spec.name, kind, ResidentBytes(entry));
+}
+
+void Catalog::AcquireModelSource(const std::string& name,
+                                 Done<ModelSourcePtr> done) {
+  auto found = models_.find(name);
+  if (found == models_.end()) return done(UnknownModel(name));
+  ModelEntry& entry = found->second;
+  Acquire<ModelSourcePtr>(
+      entry.source, absl::StrCat("model \"", name, "\""),
+      [&entry] { return model::ModelSource::Open(entry.spec.path); },
+      std::move(done));
+}
+
+void Catalog::AcquireModel(const std::string& name, Processing processing,
+                           Done<ModelPtr> done) {
+  AcquireModelSource(name, [=, this, done = std::move(done)](
+                               absl::StatusOr<ModelSourcePtr> source) mutable {
+    if (!source.ok()) return done(source.status());
+    ModelEntry& entry = models_.at(name);
+    LoadSlot<ModelPtr>* slot;
+    {
+      absl::MutexLock lock(&mu_);
+      slot = &entry.weights[processing];
+    }
+    const auto work = [=, this, &entry,
+                       source = *source]() -> absl::StatusOr<ModelPtr> {
+      const absl::Time start = absl::Now();
+      ASSIGN_OR_RETURN(
+          ModelPtr model,
+          model::Model::Load(
+              source, {processing, analysis::ToScalarType(entry.spec.dtype),
+                       at::Device(entry.spec.device)}));
+      CountLoad(entry, "model", absl::Now() - start);
+      return model;
+    };
+    Acquire<ModelPtr>(*slot, absl::StrCat("model \"", name, "\""), work,
+                      std::move(done));
+  });
+}
+
+void Catalog::AcquireDictionarySource(const std::string& name,
+                                      Done<DictionarySourcePtr> done) {
+  auto found = dictionaries_.find(name);
+  if (found == dictionaries_.end()) return done(UnknownDictionary(name));
+  DictionaryEntry& entry = found->second;
+  AcquireModelSource(
+      entry.spec.model, [=, this, &entry, done = std::move(done)](
+                            absl::StatusOr<ModelSourcePtr> model) mutable {
+        const auto work = [&entry,
+                           model]() -> absl::StatusOr<DictionarySourcePtr> {
+          if (!model.ok()) return model.status();
+          return dictionary::DictionarySource::Open(
+              entry.spec.path, entry.spec.overrides, (*model)->config());
+        };
+        Acquire<DictionarySourcePtr>(entry.source,
+                                     absl::StrCat("dictionary \"", name, "\""),
+                                     work, std::move(done));
+      });
+}
+
+void Catalog::AcquireDictionary(const std::string& name, Half half,
+                                Done<DictionaryPtr> done) {
+  AcquireDictionarySource(
+      name, [=, this, done = std::move(done)](
+                absl::StatusOr<DictionarySourcePtr> source) mutable {
+        if (!source.ok()) return done(source.status());
+        DictionaryEntry& entry = dictionaries_.at(name);
+        LoadSlot<DictionaryPtr>* slot;
+        {
+          absl::MutexLock lock(&mu_);
+          slot = &entry.weights[half];
+        }
+        const auto work = [=, this, &entry,
+                           source =
+                               *source]() -> absl::StatusOr<DictionaryPtr> {
+          const absl::Time start = absl::Now();
+          ASSIGN_OR_RETURN(
+              DictionaryPtr loaded,
+              dictionary::Dictionary::Load(
+                  source, half, at::Device(DeviceOf(entry.spec.model))));
+          CountLoad(entry, "dictionary", absl::Now() - start);
+          return loaded;
+        };
+        Acquire<DictionaryPtr>(*slot, absl::StrCat("dictionary \"", name, "\""),
+                               work, std::move(done));
+      });
+}
+
+void Catalog::Load(const std::string& name,
+                   std::optional<Processing> processing,
+                   Done<std::string> done) {
+  const auto report =
+      [=, this, done = std::move(done)](absl::StatusOr<std::string> result) {
+        if (!result.ok()) observer_->OnLoad(name, false, 0);
+        done(std::move(result));
+      };
+  if (auto found = models_.find(name); found != models_.end()) {
+    return LoadModel(found->second, processing, report);
+  }
+  if (auto found = dictionaries_.find(name); found != dictionaries_.end()) {
+    return LoadDictionary(found->second, report);
+  }
+  done(absl::NotFoundError(absl::StrCat("no model or dictionary \"", name,
+                                        "\"; there are: ", Names(models_), ", ",
+                                        Names(dictionaries_))));
+}
+
+void Catalog::LoadModel(ModelEntry& entry, std::optional<Processing> processing,
+                        Done<std::string> done) {
+  {
+    absl::MutexLock lock(&mu_);
+    ForgetFailures(entry);
+    for (auto& [name, dictionary] : dictionaries_) {
+      if (dictionary.spec.model == entry.spec.name) ForgetFailures(dictionary);
+    }
+  }
+  AcquireModel(
+      entry.spec.name, processing.value_or(Processing::kRaw),
+      [&entry, done = std::move(done)](absl::StatusOr<ModelPtr> model) {
+        if (!model.ok()) return done(model.status());
+        done(entry.spec.name);
+      });
+}
+
+void Catalog::LoadDictionary(DictionaryEntry& entry, Done<std::string> done) {
+  {
+    absl::MutexLock lock(&mu_);
+    ForgetFailures(models_.at(entry.spec.model));
+    ForgetFailures(entry);
+  }
+  AcquireDictionarySource(
+      entry.spec.name, [=, this, &entry, done = std::move(done)](
+                           absl::StatusOr<DictionarySourcePtr> source) {
+        if (!source.ok()) return done(source.status());
+        const dictionary::Manifest& manifest = (*source)->manifest();
+        const std::vector<Half> halves = HalvesOf(manifest);
+        const auto part = Join(static_cast<int>(halves.size()) + 1,
+                               [&entry, done](absl::Status s) {
+                                 if (!s.ok()) return done(s);
+                                 done(entry.spec.name);
+                               });
+        AcquireModel(
+            entry.spec.model, manifest.processing,
+            [part](absl::StatusOr<ModelPtr> model) { part(model.status()); });
+        for (Half half : halves) {
+          AcquireDictionary(entry.spec.name, half,
+                            [part](absl::StatusOr<DictionaryPtr> loaded) {
+                              part(loaded.status());
+                            });
+        }
+      });
+}
+
+void Catalog::DropWeights(DictionaryEntry& entry) {
+  for (auto& [half, slot] : entry.weights) {
+    if (!slot.loading()) slot.Reset();
+  }
+  observer_->OnResidentBytes(entry.spec.name, "dictionary", 0);
+}
+
+absl::Status Catalog::Unload(const std::string& name) {
+  absl::MutexLock lock(&mu_);
+  auto dictionary = dictionaries_.find(name);
+  auto model = models_.find(name);
+  const State state = model != models_.end() ? StateOf(model->second)
+                      : dictionary != dictionaries_.end()
+                          ? StateOf(dictionary->second)
+                          : State::kRegistered;
+  if (state == State::kLoading) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "\"", name, "\" is loading; unload it when it is resident"));
+  }
+  if (dictionary != dictionaries_.end()) {
+    DropWeights(dictionary->second);
+    return absl::OkStatus();
+  }
+  if (model == models_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("no model or dictionary \"", name, "\""));
+  }
+  for (auto& [processing, slot] : model->second.weights) {
+    if (!slot.loading()) slot.Reset();
+  }
+  observer_->OnResidentBytes(name, "model", 0);
+  for (auto& [other, entry] : dictionaries_) {
+    if (entry.spec.model == name) DropWeights(entry);
+  }
+  return absl::OkStatus();
+}
+
+void Catalog::Stop() {
+  stopping_ = true;
+  loader_.Join();
+}
+
+void Catalog::SetMeasured(const std::string& dictionary, const Measurement& in,
+                          const std::optional<Measurement>& out,
+                          std::vector<std::string> warnings) {
+  absl::MutexLock lock(&mu_);
+  DictionaryEntry& entry = dictionaries_.at(dictionary);
+  entry.measured = in;
+  entry.measured_out = out;
+  entry.warnings = std::move(warnings);
+}
+
+ModelStatus Catalog::StatusOf(const ModelEntry& entry) const {
+  ModelStatus status;
+  status.spec = entry.spec;
+  status.state = StateOf(entry);
+  status.failure = std::string(FailureOf(entry).message());
+  status.device = entry.spec.device;
+  status.load_seconds = entry.load_seconds;
+  status.resident_bytes = ResidentBytes(entry);
+  for (const auto& [processing, slot] : entry.weights) {
+    if (slot.ready()) status.resident_processing.push_back(processing);
+  }
+  if (entry.source.ready()) {
+    const model::ModelSource& source = *entry.source.value();
+    status.config = source.config();
+    status.digest = source.digest();
+    status.bos_token_id = source.tokenizer().bos_id();
+    status.weight_bytes =
+        source.WeightBytes(analysis::ToScalarType(entry.spec.dtype));
+  }
+  return status;
+}
+
+DictionaryStatus Catalog::StatusOf(const DictionaryEntry& entry) const {
+  DictionaryStatus status;
+  status.spec = entry.spec;
+  status.state = StateOf(entry);
+  status.failure = std::string(FailureOf(entry).message());
+  status.load_seconds = entry.load_seconds;
+  status.resident_bytes = ResidentBytes(entry);
+  status.measured = entry.measured;
+  status.measured_out = entry.measured_out;
+  status.warnings = entry.warnings;
+  if (entry.source.ready()) {
+    status.manifest = entry.source.value()->manifest();
+    status.digest = entry.source.value()->digest();
+  }
+  return status;
+}
+
+std::vector<ModelStatus> Catalog::Models() const {
+  absl::MutexLock lock(&mu_);
+  std::vector<ModelStatus> result;
+  for (const std::string& name : model_order_) {
+    result.push_back(StatusOf(models_.at(name)));
+  }
+  return result;
+}
+
+std::vector<DictionaryStatus> Catalog::Dictionaries() const {
+  absl::MutexLock lock(&mu_);
+  std::vector<DictionaryStatus> result;
+  for (const std::string& name : dictionary_order_) {
+    result.push_back(StatusOf(dictionaries_.at(name)));
+  }
+  return result;
+}
+
+absl::StatusOr<ModelStatus> Catalog::DescribeModel(
+    const std::string& name) const {
+  auto found = models_.find(name);
+  if (found == models_.end()) return UnknownModel(name);
+  absl::MutexLock lock(&mu_);
+  return StatusOf(found->second);
+}
+
+absl::StatusOr<DictionaryStatus> Catalog::DescribeDictionary(
+    const std::string& name) const {
+  auto found = dictionaries_.find(ParseDictionaryName(name).entry);
+  if (found == dictionaries_.end()) return UnknownDictionary(name);
+  absl::MutexLock lock(&mu_);
+  return StatusOf(found->second);
+}
+
+const std::string& Catalog::DeviceOf(const std::string& model) const {
+  return models_.at(model).spec.device;
+}
+
+storage::DType Catalog::DtypeOf(const std::string& model) const {
+  return models_.at(model).spec.dtype;
+}
+
+const std::string& Catalog::ModelOf(const std::string& dictionary) const {
+  return dictionaries_.at(dictionary).spec.model;
+}
+
+std::vector<std::string> Catalog::Devices() const {
+  std::set<std::string> devices = {default_device_};
+  for (const auto& [name, entry] : models_) devices.insert(entry.spec.device);
+  return {devices.begin(), devices.end()};
+}
+
+}  // namespace cupola::engine

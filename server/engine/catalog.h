@@ -1,0 +1,148 @@
+#ifndef CUPOLA_SERVER_ENGINE_CATALOG_H_
+#define CUPOLA_SERVER_ENGINE_CATALOG_H_
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "server/dictionary/dictionary.h"
+#include "server/engine/catalog_types.h"
+#include "server/engine/executor.h"
+#include "server/engine/load_slot.h"
+#include "server/engine/observer.h"
+#include "server/model/model.h"
+
+namespace cupola::engine {
+
+using ModelSourcePtr = std::shared_ptr<const model::ModelSource>;
+using ModelPtr = std::shared_ptr<const model::Model>;
+using DictionarySourcePtr = std::shared_ptr<const dictionary::DictionarySource>;
+using DictionaryPtr = std::shared_ptr<const dictionary::Dictionary>;
+
+// A dictionary as requests name it: NAME, or NAME:in / NAME:out for the halves
+// of a pair (NAME alone means a pair's input half).
+struct DictionaryName {
+  std::string entry;
+  dictionary::Half half = dictionary::Half::kIn;
+  bool names_half = false;
+};
+DictionaryName ParseDictionaryName(const std::string& name);
+
+// The models and dictionaries of a server and what is loaded of them.
+//
+// An entry has two parts that load apart: its source (config, tokenizer,
+// digest; small, kept for good once opened, so that a cached answer needs no
+// weights) and its weights, per processing for a model and per half for a
+// dictionary. Each loads once however many ask; everybody who asked is told.
+// Loads run one after another on a thread of the catalog's own, never on a
+// device worker.
+//
+// Every Acquire calls `done` exactly once: at once when the thing is there,
+// else from the loading thread. NOT_FOUND names the entries that exist;
+// FAILED_PRECONDITION repeats why an entry could not be loaded, until Load
+// tries again. Any thread may call; `done` must not block.
+class Catalog {
+ public:
+  template <typename T>
+  using Done = std::function<void(absl::StatusOr<T>)>;
+
+  // INVALID_ARGUMENT: duplicate or empty names, a dictionary of an unknown
+  // model, an unknown device. `default_device` is a torch device.
+  static absl::StatusOr<std::unique_ptr<Catalog>> Create(
+      const CatalogSpec& spec, const std::string& default_device,
+      Observer* observer);
+
+  void AcquireModelSource(const std::string& name, Done<ModelSourcePtr> done);
+  void AcquireModel(const std::string& name, model::Processing processing,
+                    Done<ModelPtr> done);
+  void AcquireDictionarySource(const std::string& entry,
+                               Done<DictionarySourcePtr> done);
+  void AcquireDictionary(const std::string& entry, dictionary::Half half,
+                         Done<DictionaryPtr> done);
+
+  // Loads an entry with what it depends on; a failed one is tried again. For a
+  // dictionary: all its halves and its model in the processing it declares.
+  void Load(const std::string& name,
+            std::optional<model::Processing> processing,
+            Done<std::string> done);
+  // Drops the weights (of a model: its dictionaries' too). FAILED_PRECONDITION
+  // while the entry loads.
+  absl::Status Unload(const std::string& name);
+  void SetMeasured(const std::string& dictionary, const Measurement& in,
+                   const std::optional<Measurement>& out,
+                   std::vector<std::string> warnings);
+
+  std::vector<ModelStatus> Models() const;
+  std::vector<DictionaryStatus> Dictionaries() const;
+  absl::StatusOr<ModelStatus> DescribeModel(const std::string& name) const;
+  absl::StatusOr<DictionaryStatus> DescribeDictionary(
+      const std::string& name) const;
+
+  // Lets a load that runs finish and ends the others with UNAVAILABLE; returns
+  // when everybody has been told. Nothing loads any more.
+  void Stop();
+
+  // The device an entry's model computes on. REQUIRES: the entry exists.
+  const std::string& DeviceOf(const std::string& model) const;
+  storage::DType DtypeOf(const std::string& model) const;
+  // The model of a dictionary entry. REQUIRES: the entry exists.
+  const std::string& ModelOf(const std::string& dictionary) const;
+  std::vector<std::string> Devices() const;
+
+ private:
+  struct ModelEntry {
+    ModelSpec spec;
+    LoadSlot<ModelSourcePtr> source;
+    std::map<model::Processing, LoadSlot<ModelPtr>> weights;
+    bool was_resident = false;
+    double load_seconds = 0;
+  };
+  struct DictionaryEntry {
+    DictionarySpec spec;
+    LoadSlot<DictionarySourcePtr> source;
+    std::map<dictionary::Half, LoadSlot<DictionaryPtr>> weights;
+    bool was_resident = false;
+    double load_seconds = 0;
+    std::optional<Measurement> measured, measured_out;
+    std::vector<std::string> warnings;
+  };
+
+  Catalog(std::string default_device, Observer* observer);
+  absl::Status Add(const CatalogSpec& spec);
+  absl::Status UnknownModel(const std::string& name) const;
+  absl::Status UnknownDictionary(const std::string& name) const;
+  ModelStatus StatusOf(const ModelEntry& entry) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  DictionaryStatus StatusOf(const DictionaryEntry& entry) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void LoadModel(ModelEntry& entry, std::optional<model::Processing> processing,
+                 Done<std::string> done);
+  void LoadDictionary(DictionaryEntry& entry, Done<std::string> done);
+  void DropWeights(DictionaryEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Joins or starts a slot's load; `work` runs on the loading thread.
+  template <typename T>
+  void Acquire(LoadSlot<T>& slot, const std::string& what,
+               std::function<absl::StatusOr<T>()> work, Done<T> done);
+  template <typename Entry>
+  void CountLoad(Entry& entry, const char* kind, absl::Duration took);
+
+  const std::string default_device_;
+  Observer* const observer_;
+  std::atomic<bool> stopping_{false};
+  mutable absl::Mutex mu_;
+  // The maps themselves never change after Create; their entries do.
+  std::map<std::string, ModelEntry> models_;
+  std::map<std::string, DictionaryEntry> dictionaries_;
+  std::vector<std::string> model_order_, dictionary_order_;
+  Executor loader_{1};  // last: its tasks use everything above
+};
+
+}  // namespace cupola::engine
+
+#endif  // CUPOLA_SERVER_ENGINE_CATALOG_H_

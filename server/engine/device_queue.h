@@ -1,0 +1,52 @@
+#ifndef CUPOLA_SERVER_ENGINE_DEVICE_QUEUE_H_
+#define CUPOLA_SERVER_ENGINE_DEVICE_QUEUE_H_
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "server/engine/part.h"
+
+namespace cupola::engine {
+
+// The bounded queue in front of one device. Requests push their parts all at
+// once or not at all; the worker pulls a batch when it is free. Any thread may
+// push, one pulls.
+class DeviceQueue {
+ public:
+  DeviceQueue(int64_t max_parts, int64_t batch_tokens);
+
+  // RESOURCE_EXHAUSTED when the queue has no room for all of them, UNAVAILABLE
+  // after Close; then no part's `done` is called.
+  absl::Status Push(std::vector<Part> parts);
+
+  // Waits for work and takes the next batch (see FormBatch). Parts nobody waits
+  // for any more leave here, with their status. Empty: the queue is closed.
+  std::vector<Part> PopBatch();
+
+  // Ends everything queued with `status` and lets PopBatch return empty.
+  void Close(absl::Status status);
+
+  int64_t depth() const;
+
+  // For tests: while held, PopBatch waits, so that what a batch holds does not
+  // depend on timing.
+  void HoldForTesting(bool held);
+
+ private:
+  std::vector<Part> TakeUnwanted() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<Part> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const int64_t max_parts_, batch_tokens_;
+  mutable absl::Mutex mu_;
+  std::deque<Part> parts_ ABSL_GUARDED_BY(mu_);
+  bool held_ ABSL_GUARDED_BY(mu_) = false;
+  bool closed_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace cupola::engine
+
+#endif  // CUPOLA_SERVER_ENGINE_DEVICE_QUEUE_H_

@@ -1,0 +1,143 @@
+#include "server/engine/device_worker.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "ATen/ATen.h"
+#include "c10/core/DeviceGuard.h"
+#include "c10/core/InferenceMode.h"
+#include "server/model/model.h"
+#include "server/model/status_macros.h"
+#include "server/model/torch_status.h"
+
+namespace cupola::engine {
+namespace {
+
+model::ForwardRequest ForwardFor(const std::vector<Part*>& batch) {
+  model::ForwardRequest request;
+  std::vector<const std::vector<int32_t>*> rows;
+  for (const Part* part : batch) {
+    rows.push_back(&part->sequence->tokens);
+    request.captures.merge(part->analysis->captures());
+  }
+  request.batch = model::TokenBatch::Pack(rows);
+  return request;
+}
+
+// The batch's parts by question, each with its place in the batch.
+std::vector<std::vector<size_t>> ByQuestion(const std::vector<Part*>& batch) {
+  std::map<storage::Digest, std::vector<size_t>> groups;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    groups[batch[i]->identity].push_back(i);
+  }
+  std::vector<std::vector<size_t>> result;
+  for (auto& [identity, members] : groups) result.push_back(std::move(members));
+  return result;
+}
+
+}  // namespace
+
+DeviceWorker::DeviceWorker(std::string device, int64_t max_parts,
+                           int64_t batch_tokens, Observer* observer)
+    : device_(std::move(device)),
+      observer_(observer),
+      queue_(max_parts, batch_tokens),
+      thread_([this] { Loop(); }) {}
+
+DeviceWorker::~DeviceWorker() { Stop(); }
+
+void DeviceWorker::Stop() {
+  stopping_ = true;
+  queue_.Close(absl::UnavailableError("the server is shutting down"));
+  if (thread_.joinable()) thread_.join();
+}
+
+void DeviceWorker::Loop() {
+  c10::InferenceMode inference;
+  const c10::DeviceGuard guard{c10::Device(device_)};
+  while (true) {
+    std::vector<Part> batch = queue_.PopBatch();
+    if (batch.empty()) return;
+    RunBatch(batch);
+  }
+}
+
+void DeviceWorker::RunBatch(std::vector<Part>& batch) {
+  const absl::Time start = absl::Now();
+  std::vector<Part*> parts;
+  for (Part& part : batch) parts.push_back(&part);
+  auto records = Compute(parts);
+  // A batch fails as a whole; its parts may come from several clients. Each
+  // gets its own try, so that one part's failure is not another's.
+  const bool alone = parts.size() == 1 || stopping_;
+  int64_t tokens = 0;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    Part& part = batch[i];
+    absl::StatusOr<storage::Record> record;
+    if (records.ok()) {
+      record = std::move((*records)[i]);
+    } else if (alone) {
+      record = records.status();
+    } else {
+      auto single = Compute({&part});
+      if (single.ok()) {
+        record = std::move(single->front());
+      } else {
+        record = single.status();
+      }
+    }
+    const PartTiming timing{absl::ToDoubleSeconds(start - part.enqueued),
+                            absl::ToDoubleSeconds(absl::Now() - start)};
+    tokens += part.size();
+    if (record.ok()) {
+      part.done(std::make_shared<const storage::Record>(*std::move(record)),
+                timing);
+    } else {
+      part.done(record.status(), timing);
+    }
+  }
+  observer_->OnBatch(device_, tokens, batch.size(),
+                     absl::ToDoubleSeconds(absl::Now() - start));
+}
+
+absl::StatusOr<std::vector<storage::Record>> DeviceWorker::Compute(
+    const std::vector<Part*>& batch) {
+  const auto poll = [&]() -> absl::Status {
+    if (stopping_) return absl::UnavailableError("the server is shutting down");
+    absl::Status unwanted;
+    for (const Part* part : batch) {
+      unwanted = StillWanted(part->context);
+      if (unwanted.ok()) return unwanted;  // somebody still waits
+    }
+    return unwanted;
+  };
+  return model::CatchTorch(
+      "running a batch", [&]() -> absl::StatusOr<std::vector<storage::Record>> {
+        model::ForwardResult forward;
+        const model::Model* model = batch.front()->model.get();
+        if (model != nullptr) {
+          model::ForwardRequest request = ForwardFor(batch);
+          request.poll = poll;
+          ASSIGN_OR_RETURN(forward, model->Forward(request));
+        }
+        const analysis::Pass pass{model, model != nullptr ? &forward : nullptr,
+                                  poll};
+        std::vector<storage::Record> records(batch.size());
+        for (const std::vector<size_t>& members : ByQuestion(batch)) {
+          std::vector<analysis::Placed> placed;
+          for (size_t i : members) {
+            placed.push_back(
+                {batch[i]->sequence.get(), static_cast<int64_t>(i)});
+          }
+          ASSIGN_OR_RETURN(std::vector<storage::Record> answers,
+                           batch[members.front()]->analysis->Run(pass, placed));
+          for (size_t k = 0; k < members.size(); ++k) {
+            records[members[k]] = std::move(answers[k]);
+          }
+        }
+        return records;
+      });
+}
+
+}  // namespace cupola::engine

@@ -1,0 +1,181 @@
+#include "server/engine/question.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/analysis/rows.h"
+#include "server/engine/prompt_resolution.h"
+#include "server/model/status_macros.h"
+
+namespace cupola::engine {
+namespace {
+
+using storage::DType;
+
+int64_t InputWidth(const dictionary::Manifest& manifest,
+                   dictionary::Half half) {
+  return half == dictionary::Half::kIn ? manifest.d_in : manifest.d_out;
+}
+
+}  // namespace
+
+absl::StatusOr<Question> BeginQuestion(const Sources& sources,
+                                       analysis::Operation operation) {
+  Question question;
+  question.operation = operation;
+  question.model = sources.model_name;
+  question.provenance.model = sources.model_name;
+  question.provenance.model_digest = sources.model->digest();
+  question.provenance.dtype = sources.dtype;
+  if (sources.dictionary != nullptr) {
+    const DictionaryName name = ParseDictionaryName(sources.dictionary_name);
+    if (name.names_half &&
+        sources.dictionary->manifest().kind != dictionary::Kind::kPair) {
+      return absl::NotFoundError(
+          absl::StrCat("\"", sources.dictionary_name,
+                       "\": this dictionary is no pair and has no halves"));
+    }
+    question.dictionary = name.entry;
+    question.half = name.half;
+    question.d_sae = sources.dictionary->manifest().d_sae;
+    question.provenance.dictionary = sources.dictionary_name;
+    question.provenance.dictionary_digest = sources.dictionary->digest();
+  }
+  return question;
+}
+
+absl::Status AddPrompts(const Prompts& prompts, const Positions& positions,
+                        const std::optional<model::Processing>& processing,
+                        const Sources& sources, const Limits& limits,
+                        Question& question) {
+  std::optional<bool> declared_bos;
+  model::Processing declared = model::Processing::kRaw;
+  if (sources.dictionary != nullptr) {
+    const dictionary::Manifest& manifest = sources.dictionary->manifest();
+    if (manifest.declares_prepend_bos) declared_bos = manifest.prepend_bos;
+    declared = manifest.processing;
+  }
+  ASSIGN_OR_RETURN(
+      ResolvedPrompts resolved,
+      ResolvePrompts(prompts, declared_bos, *sources.model, limits.max_tokens));
+  ASSIGN_OR_RETURN(std::vector<std::vector<int64_t>> rows,
+                   ResolvePositions(positions, resolved.token_ids));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    auto sequence = std::make_shared<analysis::Sequence>();
+    sequence->tokens = resolved.token_ids[i];
+    sequence->positions = std::move(rows[i]);
+    question.sequences.push_back(std::move(sequence));
+  }
+  question.provenance.token_ids = std::move(resolved.token_ids);
+  question.provenance.processing = processing.value_or(declared);
+  return absl::OkStatus();
+}
+
+absl::Status AddInputs(const Array& inputs, const Positions& positions,
+                       const std::optional<model::Processing>& processing,
+                       const Sources& sources, const Limits& limits,
+                       Question& question) {
+  const int64_t d_in =
+      InputWidth(sources.dictionary->manifest(), question.half);
+  if (inputs.dtype != DType::kFloat32 || inputs.shape.size() != 2 ||
+      inputs.shape[1] != d_in || inputs.shape[0] < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "inputs must be FLOAT32 [n >= 1, ", d_in, "]; its shape is [",
+        absl::StrJoin(inputs.shape, ", "), "]"));
+  }
+  if (positions.kind != Positions::Kind::kAll || processing.has_value()) {
+    return absl::InvalidArgumentError(
+        "positions and processing do not apply to inputs");
+  }
+  if (inputs.shape[0] > limits.max_tokens) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("inputs holds ", inputs.shape[0],
+                     " rows; one request takes ", limits.max_tokens));
+  }
+  const int64_t values = inputs.shape[0] * inputs.shape[1];
+  for (int64_t i = 0; i < values; ++i) {
+    float value;
+    std::memcpy(&value, inputs.bytes.data() + i * sizeof(float), sizeof(float));
+    if (!std::isfinite(value)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("inputs[", i / d_in, ", ", i % d_in, "] is ", value,
+                       ": inputs must be finite"));
+    }
+  }
+  auto sequence = std::make_shared<analysis::Sequence>();
+  sequence->inputs = inputs;
+  question.sequences.push_back(std::move(sequence));
+  question.needs_model = false;
+  return absl::OkStatus();
+}
+
+absl::Status CheckAnswerBytes(double bytes, const Limits& limits) {
+  if (bytes <= static_cast<double>(limits.max_answer_bytes)) {
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the answer would hold ", static_cast<int64_t>(bytes),
+                   " bytes; the server sends at most ", limits.max_answer_bytes,
+                   ": ask for fewer prompts, positions or hooks"));
+}
+
+std::pair<model::HookPoint, model::HookPoint> HooksOf(const Question& question,
+                                                      const Sources& sources) {
+  const dictionary::Manifest& manifest = sources.dictionary->manifest();
+  if (manifest.kind != dictionary::Kind::kPair) {
+    return {manifest.hook_in, manifest.hook_out};
+  }
+  const model::HookPoint hook = question.half == dictionary::Half::kIn
+                                    ? manifest.hook_in
+                                    : manifest.hook_out;
+  return {hook, hook};
+}
+
+int64_t RowCount(const Question& question) {
+  int64_t rows = 0;
+  for (const auto& sequence : question.sequences)
+    rows += analysis::RowCount(*sequence);
+  return rows;
+}
+
+Array Int32Array(const std::vector<int32_t>& values) {
+  Array array{DType::kInt32, {static_cast<int64_t>(values.size())}, {}};
+  array.bytes.assign(reinterpret_cast<const char*>(values.data()),
+                     values.size() * sizeof(int32_t));
+  return array;
+}
+
+void LabelRows(const Question& question, Array& prompt, Array& position) {
+  std::vector<int32_t> prompts, positions;
+  for (size_t i = 0; i < question.sequences.size(); ++i) {
+    const analysis::Sequence& sequence = *question.sequences[i];
+    for (int64_t row = 0; row < analysis::RowCount(sequence); ++row) {
+      prompts.push_back(i);
+      positions.push_back(sequence.has_inputs() ? row
+                                                : sequence.positions[row]);
+    }
+  }
+  prompt = Int32Array(prompts);
+  position = Int32Array(positions);
+}
+
+Array Concatenate(const Records& records, size_t which) {
+  Array all = (*records.front())[which];
+  for (size_t i = 1; i < records.size(); ++i) {
+    const Array& more = (*records[i])[which];
+    all.shape[0] += more.shape[0];
+    all.bytes += more.bytes;
+  }
+  return all;
+}
+
+Provenance ProvenanceOf(const Question& question, const Answered& answered) {
+  Provenance provenance = question.provenance;
+  provenance.from_cache = answered.from_cache;
+  provenance.seconds = answered.seconds;
+  return provenance;
+}
+
+}  // namespace cupola::engine

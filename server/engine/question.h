@@ -1,0 +1,103 @@
+#ifndef CUPOLA_SERVER_ENGINE_QUESTION_H_
+#define CUPOLA_SERVER_ENGINE_QUESTION_H_
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "server/analysis/analysis.h"
+#include "server/engine/catalog.h"
+#include "server/engine/requests.h"
+#include "storage/result_cache.h"
+
+namespace cupola::engine {
+
+// What every analysis request comes down to, once names are resolved and values
+// are checked: the same question about some sequences.
+struct Question {
+  analysis::Operation operation = analysis::Operation::kFeatures;
+  // Everything of the question but the sequences and the model.
+  storage::Digest identity{};
+  std::string model;
+  bool needs_model = true;  // false: the sequences bring inputs
+  std::string dictionary;   // entry name; empty: none
+  dictionary::Half half = dictionary::Half::kIn;
+  int64_t d_sae = 0;  // of the dictionary
+  std::vector<std::shared_ptr<const analysis::Sequence>> sequences;
+  // Makes the analysis once the weights are there (the dictionary's, if named).
+  std::function<std::shared_ptr<const analysis::Analysis>(DictionaryPtr)> bind;
+  // Filled but for from_cache and seconds.
+  Provenance provenance;
+};
+
+// One record per sequence.
+using Records = std::vector<std::shared_ptr<const storage::Record>>;
+struct Answered {
+  Records records;
+  bool from_cache = false;  // every record was a hit
+  StageSeconds seconds;
+};
+
+struct Limits {
+  int64_t max_tokens = 0;        // of one request
+  int64_t max_answer_bytes = 0;  // RESOURCE_EXHAUSTED beyond
+};
+
+// What a request names, opened.
+struct Sources {
+  std::string model_name;
+  storage::DType dtype = storage::DType::kFloat32;  // the model computes in
+  ModelSourcePtr model;
+  std::string dictionary_name;  // as the request spells it; empty: none
+  DictionarySourcePtr dictionary;
+};
+
+// The pieces that operations make their questions and answers of. The functions
+// that return a Status name the field and value they refuse.
+
+// A question with who is asked and what is told about it. NOT_FOUND when the
+// request names a half of a dictionary that is no pair.
+absl::StatusOr<Question> BeginQuestion(const Sources& sources,
+                                       analysis::Operation operation);
+
+// The prompts' sequences; fills in the token ids and the processing (the
+// request's, else the dictionary's, else raw).
+absl::Status AddPrompts(const Prompts& prompts, const Positions& positions,
+                        const std::optional<model::Processing>& processing,
+                        const Sources& sources, const Limits& limits,
+                        Question& question);
+
+// The one sequence of a request that brings rows, FLOAT32 [n, width of the
+// dictionary's input], instead of prompts.
+absl::Status AddInputs(const Array& inputs, const Positions& positions,
+                       const std::optional<model::Processing>& processing,
+                       const Sources& sources, const Limits& limits,
+                       Question& question);
+
+absl::Status CheckAnswerBytes(double bytes, const Limits& limits);
+
+// Where the dictionary (or the half that is asked) reads and writes. A pair's
+// output half does both at the output hook.
+std::pair<model::HookPoint, model::HookPoint> HooksOf(const Question& question,
+                                                      const Sources& sources);
+
+int64_t RowCount(const Question& question);
+
+// Which prompt and position each of the answer's rows is: INT32 [rows].
+void LabelRows(const Question& question, Array& prompt, Array& position);
+
+Array Int32Array(const std::vector<int32_t>& values);
+
+// The same array of every record, one below the other.
+Array Concatenate(const Records& records, size_t which);
+
+// What the answer tells of itself.
+Provenance ProvenanceOf(const Question& question, const Answered& answered);
+
+}  // namespace cupola::engine
+
+#endif  // CUPOLA_SERVER_ENGINE_QUESTION_H_

@@ -1,0 +1,249 @@
+#include "server/flags.h"
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace cupola {
+namespace {
+
+using Setter = std::function<absl::Status(const std::string&)>;
+
+// One flag: how it is written, what it means, and how its value is kept.
+struct FlagSpec {
+  std::string name;
+  std::string value;  // its placeholder; empty for a switch
+  std::string help;
+  Setter set;
+};
+
+absl::Status Refuse(absl::string_view value, absl::string_view accepted) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", value, "\"; accepted: ", accepted));
+}
+
+Setter Text(std::string* target) {
+  return [target](const std::string& value) {
+    if (value.empty()) return Refuse(value, "not empty");
+    *target = value;
+    return absl::OkStatus();
+  };
+}
+
+Setter OneOf(std::string* target, std::vector<std::string> accepted) {
+  return [target, accepted](const std::string& value) {
+    if (std::find(accepted.begin(), accepted.end(), value) == accepted.end()) {
+      std::string list = accepted.front();
+      for (size_t i = 1; i < accepted.size(); ++i) {
+        absl::StrAppend(&list, ", ", accepted[i]);
+      }
+      return Refuse(value, list);
+    }
+    *target = value;
+    return absl::OkStatus();
+  };
+}
+
+Setter Switch(bool* target) {
+  return [target](const std::string& value) {
+    if (value != "true" && value != "false") {
+      return Refuse(value, "true or false");
+    }
+    *target = value == "true";
+    return absl::OkStatus();
+  };
+}
+
+Setter Number(int64_t* target, int64_t least, int64_t most) {
+  return [=](const std::string& value) {
+    int64_t number = 0;
+    if (!absl::SimpleAtoi(value, &number) || number < least || number > most) {
+      return Refuse(value, absl::StrCat("a number from ", least, " to ", most));
+    }
+    *target = number;
+    return absl::OkStatus();
+  };
+}
+
+// 10G and 1048576, without signs or fractions.
+Setter Size(int64_t* target) {
+  return [target](const std::string& value) {
+    static constexpr absl::string_view kSuffixes = "KMGT";
+    absl::string_view digits = value;
+    int shift = 0;
+    if (!digits.empty()) {
+      const size_t suffix = kSuffixes.find(digits.back());
+      if (suffix != absl::string_view::npos) {
+        shift = 10 * (static_cast<int>(suffix) + 1);
+        digits.remove_suffix(1);
+      }
+    }
+    int64_t number = 0;
+    if (!absl::SimpleAtoi(digits, &number) || number < 0 ||
+        number > (std::numeric_limits<int64_t>::max() >> shift)) {
+      return Refuse(value, "bytes, as in 1048576, 512M or 10G");
+    }
+    *target = number << shift;
+    return absl::OkStatus();
+  };
+}
+
+absl::Status SetAddress(const std::string& value, Address* target) {
+  const size_t colon = value.rfind(':');
+  int port = -1;
+  if (colon == std::string::npos || colon == 0 ||
+      !absl::SimpleAtoi(value.substr(colon + 1), &port) || port < 0 ||
+      port > 65535) {
+    return Refuse(value, "HOST:PORT, port 0 for a free one");
+  }
+  const std::string host = value.substr(0, colon);
+  const bool bracketed = host.front() == '[' && host.back() == ']';
+  if (!bracketed && absl::StrContains(host, ":")) {
+    return Refuse(value, "an IPv6 address in brackets, as in [::1]:7070");
+  }
+  *target = {host, port};
+  return absl::OkStatus();
+}
+
+Setter Listen(Address* target) {
+  return [target](const std::string& value) {
+    return SetAddress(value, target);
+  };
+}
+
+// An address, or "off".
+Setter OptionalListen(bool* enabled, Address* target) {
+  return [=](const std::string& value) {
+    *enabled = value != "off";
+    return *enabled ? SetAddress(value, target) : absl::OkStatus();
+  };
+}
+
+std::vector<FlagSpec> Specs(Flags* f) {
+  return {
+      {"catalog", "FILE",
+       "the models and dictionaries to serve, in Protobuf's text format "
+       "(required)",
+       Text(&f->catalog)},
+      {"listen", "HOST:PORT", "the gRPC address; 127.0.0.1:7070; port 0: any",
+       Listen(&f->listen)},
+      {"http", "HOST:PORT|off",
+       "/metrics, /healthz and /readyz; 127.0.0.1:7071; port 0: any",
+       OptionalListen(&f->http_enabled, &f->http)},
+      {"cache_dir", "DIR", "keep answers here; without it nothing is cached",
+       Text(&f->cache_dir)},
+      {"cache_bytes", "SIZE", "the cache's cap on disk; 10G",
+       Size(&f->cache_bytes)},
+      {"cache_memory_bytes", "SIZE", "the cache's hot tier in memory; 128M",
+       Size(&f->cache_memory_bytes)},
+      {"device", "auto|cpu|cuda:N", "where models compute; auto",
+       Text(&f->device)},
+      {"model_root", "DIR", "refuse catalog paths outside this folder",
+       Text(&f->model_root)},
+      {"threads", "N", "computing threads of the CPU; 0: one per core",
+       Number(&f->threads, 0, 4096)},
+      {"batch_tokens", "N", "a device batch's budget of tokens; 4096",
+       Number(&f->batch_tokens, 1, 1 << 24)},
+      {"max_tokens_per_request", "N", "larger requests are refused; 262144",
+       Number(&f->max_tokens_per_request, 1, 1 << 30)},
+      {"max_queued_prompts", "N",
+       "when as many wait for a device, more are refused; 65536",
+       Number(&f->max_queued_prompts, 1, 1 << 24)},
+      {"front_threads", "N", "threads that tokenize and read the cache; 4",
+       Number(&f->front_threads, 1, 256)},
+      {"self_check", "", "measure dictionaries when they load; on",
+       Switch(&f->self_check)},
+      {"reflection", "", "answer gRPC reflection; off", Switch(&f->reflection)},
+      {"drain_seconds", "N",
+       "after SIGTERM, requests in flight have as long to finish; 30",
+       Number(&f->drain_seconds, 0, 86400)},
+      {"log_level", "debug|info|warning|error|off",
+       "JSON lines on standard error; info",
+       OneOf(&f->log_level, {"debug", "info", "warning", "error", "off"})},
+      {"help", "", "print this and exit", Switch(&f->help)},
+      {"version", "", "print the version and exit", Switch(&f->version)},
+  };
+}
+
+const FlagSpec* Find(const std::vector<FlagSpec>& specs,
+                     absl::string_view name) {
+  for (const FlagSpec& spec : specs) {
+    if (spec.name == name) return &spec;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
+  Flags flags;
+  const std::vector<FlagSpec> specs = Specs(&flags);
+  std::set<std::string> seen;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (!absl::StartsWith(argument, "--")) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "\"", argument, "\" is no flag; see --help"));
+    }
+    const size_t equals = argument.find('=');
+    const bool has_value = equals != std::string::npos;
+    std::string name = argument.substr(2, has_value ? equals - 2 : equals);
+    std::string value = has_value ? argument.substr(equals + 1) : "true";
+    const FlagSpec* spec = Find(specs, name);
+    if (spec == nullptr && !has_value && absl::StartsWith(name, "no-")) {
+      spec = Find(specs, absl::string_view(name).substr(3));
+      if (spec != nullptr && !spec->value.empty()) spec = nullptr;
+      value = "false";
+    }
+    if (spec == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--", name, " is unknown; see --help"));
+    }
+    if (!spec->value.empty() && !has_value) {
+      if (++i == arguments.size()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("--", name, " needs a value: ", spec->value));
+      }
+      value = arguments[i];
+    }
+    if (!seen.insert(spec->name).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--", spec->name, " is given twice"));
+    }
+    const absl::Status set = spec->set(value);
+    if (!set.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--", spec->name, " is ", set.message()));
+    }
+  }
+  if (flags.catalog.empty() && !flags.help && !flags.version) {
+    return absl::InvalidArgumentError("--catalog is missing; see --help");
+  }
+  return flags;
+}
+
+std::string FlagsHelp() {
+  Flags flags;
+  std::string text =
+      "cupola_server: features of language models, over gRPC\n\n"
+      "  cupola_server --catalog FILE [--listen HOST:PORT] [--cache_dir DIR]\n\n";
+  for (const FlagSpec& spec : Specs(&flags)) {
+    const std::string usage =
+        absl::StrCat("  --", spec.name, spec.value.empty() ? "" : " ",
+                     spec.value);
+    absl::StrAppend(&text, usage, "\n      ", spec.help, "\n");
+  }
+  absl::StrAppend(&text,
+                  "\nSizes take K, M, G and T. Switches: --name, --no-name.\n"
+                  "SIGTERM and SIGINT drain; a second one ends at once.\n");
+  return text;
+}
+
+}  // namespace cupola

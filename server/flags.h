@@ -1,0 +1,53 @@
+#ifndef CUPOLA_SERVER_FLAGS_H_
+#define CUPOLA_SERVER_FLAGS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace cupola {
+
+struct Address {
+  std::string host;  // IPv6 in brackets, as it was given
+  int port = 0;
+};
+
+// The server's command line. See FlagsHelp for what each one means.
+struct Flags {
+  std::string catalog;
+  Address listen = {"127.0.0.1", 7070};
+  bool http_enabled = true;
+  Address http = {"127.0.0.1", 7071};
+  std::string cache_dir;
+  int64_t cache_bytes = 10LL << 30;
+  int64_t cache_memory_bytes = 128LL << 20;
+  std::string device = "auto";
+  std::string model_root;
+  int64_t batch_tokens = 4096;
+  int64_t max_tokens_per_request = 1 << 18;
+  int64_t max_queued_prompts = 1 << 16;
+  int64_t front_threads = 4;
+  int64_t threads = 0;
+  bool self_check = true;
+  bool reflection = false;
+  int64_t drain_seconds = 30;
+  std::string log_level = "info";
+  // Either makes the others optional.
+  bool help = false;
+  bool version = false;
+};
+
+// Reads `--name=value` and `--name value`; for switches also `--name` and
+// `--no-name`. Sizes take the suffixes K, M, G and T (powers of 1024).
+// INVALID_ARGUMENT, one line: an unknown flag, a flag without its value, a value
+// that is not acceptable (with what is), a flag given twice, or no catalog.
+absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments);
+
+// The text of --help.
+std::string FlagsHelp();
+
+}  // namespace cupola
+
+#endif  // CUPOLA_SERVER_FLAGS_H_

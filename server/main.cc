@@ -1,0 +1,188 @@
+// cupola_server: from a command line to a running server, and to its end.
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/Parallel.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/engine/engine.h"
+#include "server/flags.h"
+#include "server/http/http_server.h"
+#include "server/service/catalog_file.h"
+#include "server/service/log.h"
+#include "server/service/metrics.h"
+#include "server/service/server.h"
+#include "torch/headeronly/version.h"
+
+namespace cupola {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+int Complain(const absl::Status& status, int code) {
+  std::fprintf(stderr, "cupola_server: %s\n",
+               std::string(status.message()).c_str());
+  return code;
+}
+
+engine::EngineOptions ToEngineOptions(const Flags& flags,
+                                      engine::CatalogSpec catalog) {
+  engine::EngineOptions options;
+  options.catalog = std::move(catalog);
+  options.device = flags.device;
+  options.cache.directory = flags.cache_dir;
+  options.cache.capacity_bytes = flags.cache_bytes;
+  options.cache.memory_bytes = flags.cache_memory_bytes;
+  options.max_queued_prompts = flags.max_queued_prompts;
+  options.max_tokens_per_request = flags.max_tokens_per_request;
+  options.batch_tokens = flags.batch_tokens;
+  options.front_threads = static_cast<int>(flags.front_threads);
+  options.self_check = flags.self_check;
+  return options;
+}
+
+// One line per entry, once all of them have loaded or failed.
+void LogCatalog(const engine::Engine& engine) {
+  const auto log = [](const char* kind, const auto& status) {
+    nlohmann::json fields = {{"name", status.spec.name},
+                             {"kind", kind},
+                             {"state", engine::StateName(status.state)},
+                             {"load_seconds", status.load_seconds},
+                             {"resident_bytes", status.resident_bytes}};
+    if (status.state == engine::State::kFailed) {
+      fields["reason"] = status.failure;
+      service::LogWarning("entry", std::move(fields));
+    } else {
+      service::LogInfo("entry", std::move(fields));
+    }
+  };
+  for (const auto& status : engine.Models()) log("model", status);
+  for (const auto& status : engine.Dictionaries()) log("dictionary", status);
+}
+
+// The signals that end the server. Blocked in every thread, so that only
+// `Wait` sees them.
+class EndSignals {
+ public:
+  EndSignals() {
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGTERM);
+    sigaddset(&set_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  }
+
+  // Waits for one of them, at most so long; whether one came.
+  bool Wait(absl::Duration timeout) const {
+    const timespec limit = absl::ToTimespec(timeout);
+    return sigtimedwait(&set_, nullptr, &limit) > 0;
+  }
+
+  // From now on a signal ends the process at once.
+  void Release() const {
+    std::signal(SIGTERM, SIG_DFL);
+    std::signal(SIGINT, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
+  }
+
+ private:
+  sigset_t set_;
+};
+
+int Serve(const Flags& flags) {
+  const EndSignals signals;  // before the first thread
+  const absl::Status logging = service::StartLog(flags.log_level);
+  if (!logging.ok()) return Complain(logging, kUsage);
+  if (flags.threads > 0) at::set_num_threads(static_cast<int>(flags.threads));
+
+  absl::StatusOr<engine::CatalogSpec> catalog =
+      service::ReadCatalogFile(flags.catalog, flags.model_root);
+  if (!catalog.ok()) return Complain(catalog.status(), kFailed);
+
+  service::Metrics metrics(CUPOLA_VERSION, TORCH_VERSION);
+  auto engine = engine::Engine::Create(
+      ToEngineOptions(flags, *std::move(catalog)), &metrics);
+  if (!engine.ok()) return Complain(engine.status(), kFailed);
+  metrics.SetGauges([engine = engine->get()] {
+    return service::Gauges{engine->QueueDepth(), engine->CacheStatistics()};
+  });
+
+  service::ServerOptions options;
+  options.host = flags.listen.host;
+  options.port = flags.listen.port;
+  options.reflection = flags.reflection;
+  options.version = CUPOLA_VERSION;
+  options.torch_version = TORCH_VERSION;
+  auto server = service::Server::Start(options, engine->get(), &metrics);
+  if (!server.ok()) return Complain(server.status(), kFailed);
+
+  std::atomic<bool> serving{false};
+  std::unique_ptr<http::HttpServer> http;
+  std::string line = absl::StrCat("cupola: listening grpc=", flags.listen.host,
+                                  ":", (*server)->port());
+  if (flags.http_enabled) {
+    auto started = http::HttpServer::Start(
+        {flags.http.host, flags.http.port},
+        {[&metrics] { return metrics.Text(); },
+         [&serving] { return serving.load(); }});
+    if (!started.ok()) return Complain(started.status(), kFailed);
+    http = *std::move(started);
+    absl::StrAppend(&line, " http=", flags.http.host, ":", http->port());
+  }
+  std::puts(line.c_str());
+  std::fflush(stdout);
+  service::LogInfo("listening", {{"address", line}});
+
+  // Health turns SERVING with the catalog; a signal ends the wait.
+  bool ended = false;
+  while (!ended && !(*engine)->CatalogReady()) {
+    ended = signals.Wait(absl::Milliseconds(20));
+  }
+  if (!ended) {
+    serving = true;
+    (*server)->SetServing(true);
+    LogCatalog(**engine);
+    service::LogInfo("serving");
+    while (!ended) ended = signals.Wait(absl::Hours(1));
+  }
+
+  signals.Release();
+  service::LogInfo("draining", {{"seconds", flags.drain_seconds}});
+  serving = false;
+  const absl::Time deadline = absl::Now() + absl::Seconds(flags.drain_seconds);
+  (*server)->Shutdown(deadline);
+  (*engine)->Drain(deadline);
+  http.reset();
+  metrics.SetGauges(nullptr);
+  server->reset();
+  engine->reset();
+  service::LogInfo("ended");
+  service::StopLog();
+  return 0;
+}
+
+}  // namespace
+}  // namespace cupola
+
+int main(int argc, char** argv) {
+  const auto flags =
+      cupola::ParseFlags(std::vector<std::string>(argv + 1, argv + argc));
+  if (!flags.ok()) return cupola::Complain(flags.status(), cupola::kUsage);
+  if (flags->help) {
+    std::fputs(cupola::FlagsHelp().c_str(), stdout);
+    return 0;
+  }
+  if (flags->version) {
+    std::printf("cupola_server %s (torch %s)\n", CUPOLA_VERSION, TORCH_VERSION);
+    return 0;
+  }
+  return cupola::Serve(*flags);
+}

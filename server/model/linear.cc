@@ -1,0 +1,190 @@
+#include "server/model/linear.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "ATen/core/dispatch/Dispatcher.h"
+
+namespace cupola::model {
+namespace {
+
+// oneDNN's prepacked linear layer, as LibTorch registers it with its dispatcher
+// on x86 builds.
+using ReorderSignature = at::Tensor(const at::Tensor&,
+                                    std::optional<int64_t> rows);
+using LinearSignature = at::Tensor(
+    const at::Tensor& x, const at::Tensor& packed,
+    const std::optional<at::Tensor>& bias, c10::string_view attribute,
+    c10::List<std::optional<at::Scalar>> scalars,
+    std::optional<c10::string_view> algorithm);
+using BytesSignature = int64_t(const at::Tensor& packed);
+
+struct OneDnn {
+  c10::TypedOperatorHandle<ReorderSignature> reorder;
+  c10::TypedOperatorHandle<LinearSignature> linear;
+  c10::TypedOperatorHandle<BytesSignature> bytes;
+};
+
+// Null where this LibTorch has no such operators.
+const OneDnn* FindOneDnn() {
+  static const OneDnn* const found = []() -> const OneDnn* {
+    auto& dispatcher = c10::Dispatcher::singleton();
+    const auto reorder =
+        dispatcher.findSchema({"mkldnn::_reorder_linear_weight", ""});
+    const auto linear = dispatcher.findSchema({"mkldnn::_linear_pointwise", ""});
+    const auto bytes = dispatcher.findSchema({"mkldnn::_nbytes", ""});
+    if (!reorder || !linear || !bytes) return nullptr;
+    return new OneDnn{reorder->typed<ReorderSignature>(),
+                      linear->typed<LinearSignature>(),
+                      bytes->typed<BytesSignature>()};
+  }();
+  return found;
+}
+
+std::optional<at::Tensor> Optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
+}
+
+// x: [rows, in], contiguous.
+at::Tensor ApplyPacked(const OneDnn& onednn, const at::Tensor& x,
+                       const at::Tensor& packed, const at::Tensor& bias) {
+  return onednn.linear.call(x, packed, Optional(bias), "none",
+                            c10::List<std::optional<at::Scalar>>(), "");
+}
+
+// Undefined when oneDNN refuses (a bfloat16 weight on a CPU without support).
+at::Tensor TryPack(const at::Tensor& weight) {
+  const OneDnn* onednn = FindOneDnn();
+  if (onednn == nullptr || !at::globalContext().userEnabledMkldnn()) return {};
+  try {
+    at::Tensor packed = onednn->reorder.call(weight, std::nullopt);
+    const at::Tensor probe = at::zeros({1, weight.size(1)}, weight.options());
+    (void)ApplyPacked(*onednn, probe, packed, {});
+    return packed;
+  } catch (const c10::Error&) {
+    return {};
+  }
+}
+
+template <typename Function>
+double SecondsOf(const Function& function, int repeats) {
+  function();
+  double best = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < repeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    function();
+    const std::chrono::duration<double> spent =
+        std::chrono::steady_clock::now() - start;
+    best = std::min(best, spent.count());
+  }
+  return best;
+}
+
+// Whether MKL's plain product beats oneDNN's packed one on this CPU. Timed with
+// a short prompt's rows and a small batch's; plain has to win by a quarter, so
+// that noise does not flip the choice (packed is what pays on most CPUs, see
+// the README's table).
+bool TimePlainIsFaster(const at::Tensor& weight, const at::Tensor& packed) {
+  constexpr double kMargin = 1.25;
+  constexpr std::pair<int64_t, int> kRowsAndRepeats[] = {{32, 4}, {256, 2}};
+  const OneDnn& onednn = *FindOneDnn();
+  double product_of_ratios = 1;
+  for (const auto& [rows, repeats] : kRowsAndRepeats) {
+    const at::Tensor x = at::ones({rows, weight.size(1)}, weight.options());
+    const double plain =
+        SecondsOf([&] { (void)at::linear(x, weight); }, repeats);
+    const double fast = SecondsOf(
+        [&] { (void)ApplyPacked(onednn, x, packed, {}); }, repeats);
+    product_of_ratios *= fast / plain;
+  }
+  return product_of_ratios > kMargin * kMargin;
+}
+
+// The choice for a shape, made once per process. Very wide or tall weights are
+// judged by a part of theirs: the answer does not change beyond it, and the
+// timing would be felt.
+bool PlainIsFaster(const at::Tensor& weight) {
+  constexpr int64_t kMaxProbed = 4096;
+  using Shape = std::tuple<int64_t, int64_t, at::ScalarType>;
+  static std::mutex mutex;
+  static std::map<Shape, bool>& choices = *new std::map<Shape, bool>;
+  const int64_t out = std::min(weight.size(0), kMaxProbed);
+  const int64_t in = std::min(weight.size(1), kMaxProbed);
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto [it, fresh] =
+      choices.emplace(Shape{out, in, weight.scalar_type()}, true);
+  if (fresh) {
+    const at::Tensor part =
+        weight.narrow(0, 0, out).narrow(1, 0, in).contiguous();
+    const at::Tensor packed = TryPack(part);
+    it->second = !packed.defined() || TimePlainIsFaster(part, packed);
+  }
+  return it->second;
+}
+
+}  // namespace
+
+Linear Linear::Create(const at::Tensor& weight, const at::Tensor& bias,
+                      at::ScalarType dtype, at::Device device) {
+  const at::NoGradGuard no_grad;
+  const auto options = at::TensorOptions().dtype(dtype).device(device);
+  Linear linear;
+  linear.in_features_ = weight.size(0);
+  linear.out_features_ = weight.size(1);
+  if (bias.defined()) linear.bias_ = bias.to(options).contiguous();
+  at::Tensor plain = weight.t().to(options).contiguous();  // [out, in]
+  if (device.is_cpu() && !PlainIsFaster(plain)) {
+    linear.packed_ = TryPack(plain);
+  }
+  if (!linear.packed_.defined()) {
+    // A plain matrix may still be the caller's: own it, so that the caller can
+    // drop or change theirs.
+    linear.plain_ = plain.is_alias_of(weight) ? plain.clone() : plain;
+  }
+  return linear;
+}
+
+Linear Linear::Shared(const at::Tensor& weight, const at::Tensor& bias) {
+  Linear linear;
+  linear.in_features_ = weight.size(1);
+  linear.out_features_ = weight.size(0);
+  linear.plain_ = weight;
+  linear.bias_ = bias;
+  linear.shared_ = true;
+  return linear;
+}
+
+at::Tensor Linear::operator()(const at::Tensor& x) const {
+  if (plain_.defined()) return at::linear(x, plain_, Optional(bias_));
+  const at::Tensor rows = x.reshape({-1, in_features_}).contiguous();
+  at::Tensor y = rows.size(0) == 0
+                     ? at::empty({0, out_features_}, x.options())
+                     : ApplyPacked(*FindOneDnn(), rows, packed_, bias_);
+  if (x.dim() == 2) return y;
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = out_features_;
+  return y.view(shape);
+}
+
+int64_t Linear::resident_bytes() const {
+  int64_t bytes = bias_.defined() ? static_cast<int64_t>(bias_.nbytes()) : 0;
+  if (packed_.defined()) bytes += FindOneDnn()->bytes.call(packed_);
+  if (plain_.defined() && !shared_) {
+    bytes += static_cast<int64_t>(plain_.nbytes());
+  }
+  return bytes;
+}
+
+at::Tensor Linear::Weight() const {
+  if (plain_.defined()) return plain_.t().contiguous();
+  return packed_.to_dense().t().contiguous();
+}
+
+}  // namespace cupola::model

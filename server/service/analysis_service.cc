@@ -1,0 +1,134 @@
+#include "server/service/analysis_service.h"
+
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "server/service/answer_conversion.h"
+#include "server/service/request_conversion.h"
+
+namespace cupola::service {
+namespace {
+
+int64_t CountTokens(const engine::Provenance& provenance) {
+  int64_t tokens = 0;
+  for (const auto& ids : provenance.token_ids) {
+    tokens += static_cast<int64_t>(ids.size());
+  }
+  return tokens;
+}
+
+int64_t CountPrompts(const engine::Prompts& prompts) {
+  return static_cast<int64_t>(prompts.prompts.size());
+}
+int64_t CountPrompts(const std::optional<engine::Prompts>& prompts) {
+  return prompts.has_value() ? CountPrompts(*prompts) : 0;
+}
+
+// The names a request brings; the engine's answer replaces them.
+template <typename Request>
+void NoteNames(const Request& request, RequestNotes* notes) {
+  if constexpr (requires { request.model; }) {
+    notes->model = request.model;
+  } else {
+    notes->dictionary = request.dictionary;
+  }
+}
+
+// One streamed analysis, from bytes to bytes. `operation` is the engine's.
+template <typename Message, typename Request, typename Answer>
+ChunkedWriter* Stream(const Environment& environment, const char* method,
+                      grpc::CallbackServerContext* context,
+                      const grpc::ByteBuffer* bytes,
+                      void (engine::Engine::*operation)(
+                          Request, engine::RequestContext,
+                          engine::Engine::Done<Answer>)) {
+  auto* call = new ChunkedWriter(MakeScope(environment, method, context));
+  engine::Engine* engine = environment.engine;
+  Receive<Message>(environment, call, bytes, [=](Message message) {
+    absl::StatusOr<Request> request = FromProto(std::move(message));
+    if (!request.ok()) {
+      call->Fail(request.status());
+      return;
+    }
+    RequestNotes& notes = call->scope().notes();
+    NoteNames(*request, &notes);
+    notes.prompts = CountPrompts(request->prompts);
+    const auto done = [call](absl::StatusOr<Answer> answer) {
+      if (!answer.ok()) {
+        call->Fail(answer.status());
+        return;
+      }
+      RequestScope& scope = call->scope();
+      scope.AnswerReady();
+      RequestNotes& notes = scope.notes();
+      const engine::Provenance& provenance = answer->provenance;
+      notes.model = provenance.model;
+      notes.tokens = CountTokens(provenance);
+      notes.from_cache = provenance.from_cache;
+      notes.seconds = provenance.seconds;
+      auto streamed =
+          ToProto(std::move(answer).value(), scope.SecondsSinceArrival());
+      call->Send(streamed.first, std::move(streamed.pieces));
+    };
+    (engine->*operation)(std::move(request).value(), call->scope().context(),
+                         done);
+  });
+  return call;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* AnalysisService::Tokenize(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  auto* call =
+      new UnaryCall(MakeScope(environment_, "Tokenize", context), response);
+  engine::Engine* engine = environment_.engine;
+  Receive<v1::TokenizeRequest>(
+      environment_, call, request, [=](v1::TokenizeRequest message) {
+        auto plain = FromProto(std::move(message));
+        if (!plain.ok()) {
+          call->Fail(plain.status());
+          return;
+        }
+        NoteNames(*plain, &call->scope().notes());
+        call->scope().notes().prompts = CountPrompts(plain->prompts);
+        const auto done = [call](
+                              absl::StatusOr<engine::TokenizeAnswer> answer) {
+          if (!answer.ok()) {
+            call->Fail(answer.status());
+            return;
+          }
+          call->scope().AnswerReady();
+          for (const auto& tokens : answer->prompts) {
+            call->scope().notes().tokens +=
+                static_cast<int64_t>(tokens.ids.size());
+          }
+          call->Send(ToProto(std::move(answer).value()));
+        };
+        engine->Tokenize(std::move(plain).value(), call->scope().context(),
+                         done);
+      });
+  return call;
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::GetActivations(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::ActivationsRequest>(environment_, "GetActivations",
+                                        context, request,
+                                        &engine::Engine::GetActivations);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::GetFeatures(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::FeaturesRequest>(environment_, "GetFeatures", context,
+                                     request, &engine::Engine::GetFeatures);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::Reconstruct(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::ReconstructRequest>(environment_, "Reconstruct", context,
+                                        request, &engine::Engine::Reconstruct);
+}
+
+}  // namespace cupola::service

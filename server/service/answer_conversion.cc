@@ -1,0 +1,123 @@
+#include "server/service/answer_conversion.h"
+
+#include <utility>
+
+#include "server/service/tensor_conversion.h"
+
+namespace cupola::service {
+namespace {
+
+// An absent array (no elements, no shape) leaves its field unset.
+bool IsAbsent(const engine::Array& array) {
+  return array.shape.empty() && array.bytes.empty();
+}
+
+void FillProvenance(const engine::Provenance& plain, double total_seconds,
+                    const std::vector<std::string>& pieces,
+                    v1::Provenance* provenance) {
+  for (const std::vector<int32_t>& ids : plain.token_ids) {
+    provenance->add_token_ids()->mutable_ids()->Assign(ids.begin(), ids.end());
+  }
+  provenance->set_model(plain.model);
+  provenance->set_model_digest(plain.model_digest.data(),
+                               plain.model_digest.size());
+  if (!plain.dictionary.empty()) {
+    provenance->set_dictionary(plain.dictionary);
+    provenance->set_dictionary_digest(plain.dictionary_digest.data(),
+                                      plain.dictionary_digest.size());
+  }
+  provenance->set_dtype(static_cast<v1::DType>(plain.dtype));
+  provenance->set_processing(plain.processing == model::Processing::kFolded
+                                 ? v1::FOLDED
+                                 : v1::RAW);
+  provenance->set_from_cache(plain.from_cache);
+  provenance->mutable_seconds()->set_lookup(plain.seconds.lookup);
+  provenance->mutable_seconds()->set_queue(plain.seconds.queue);
+  provenance->mutable_seconds()->set_compute(plain.seconds.compute);
+  provenance->mutable_seconds()->set_total(total_seconds);
+  int64_t chunked_bytes = 0;
+  for (const std::string& piece : pieces) {
+    chunked_bytes += static_cast<int64_t>(piece.size());
+  }
+  provenance->set_chunked_bytes(chunked_bytes);
+}
+
+}  // namespace
+
+v1::TokenizeResponse ToProto(engine::TokenizeAnswer answer) {
+  v1::TokenizeResponse response;
+  response.set_prepended_bos(answer.prepended_bos);
+  for (engine::TokenizeAnswer::Tokens& tokens : answer.prompts) {
+    v1::TokenizeResponse::Tokens* prompt = response.add_prompts();
+    prompt->mutable_ids()->Assign(tokens.ids.begin(), tokens.ids.end());
+    for (std::string& piece : tokens.pieces) {
+      prompt->add_pieces(std::move(piece));
+    }
+    prompt->set_text(std::move(tokens.text));
+  }
+  return response;
+}
+
+StreamedAnswer<v1::ActivationsResponse> ToProto(
+    engine::ActivationsAnswer answer, double total_seconds) {
+  StreamedAnswer<v1::ActivationsResponse> streamed;
+  v1::ActivationsResponse::Header* header = streamed.first.mutable_header();
+  TensorCollector tensors;
+  for (size_t i = 0; i < answer.hooks.size(); ++i) {
+    v1::ActivationsResponse::Header::Hook* hook = header->add_hooks();
+    hook->set_name(std::move(answer.hooks[i]));
+    for (engine::Array& prompt : answer.activations[i]) {
+      tensors.Add(std::move(prompt), hook->add_prompts());
+    }
+  }
+  for (engine::Array& positions : answer.positions) {
+    tensors.Add(std::move(positions), header->add_positions());
+  }
+  streamed.pieces = tensors.Finish();
+  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
+                 header->mutable_provenance());
+  return streamed;
+}
+
+StreamedAnswer<v1::FeaturesResponse> ToProto(engine::FeaturesAnswer answer,
+                                             double total_seconds) {
+  StreamedAnswer<v1::FeaturesResponse> streamed;
+  v1::FeaturesResponse::Header* header = streamed.first.mutable_header();
+  v1::SparseRows* features = header->mutable_features();
+  TensorCollector tensors;
+  tensors.Add(std::move(answer.features.indptr), features->mutable_indptr());
+  tensors.Add(std::move(answer.features.indices), features->mutable_indices());
+  tensors.Add(std::move(answer.features.values), features->mutable_values());
+  features->set_columns(answer.features.columns);
+  tensors.Add(std::move(answer.prompt), header->mutable_prompt());
+  tensors.Add(std::move(answer.position), header->mutable_position());
+  streamed.pieces = tensors.Finish();
+  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
+                 header->mutable_provenance());
+  return streamed;
+}
+
+StreamedAnswer<v1::ReconstructResponse> ToProto(
+    engine::ReconstructAnswer answer, double total_seconds) {
+  StreamedAnswer<v1::ReconstructResponse> streamed;
+  v1::ReconstructResponse::Header* header = streamed.first.mutable_header();
+  TensorCollector tensors;
+  const auto add = [&tensors, header](engine::Array array, auto mutable_field) {
+    if (!IsAbsent(array)) tensors.Add(std::move(array), (header->*mutable_field)());
+  };
+  using Header = v1::ReconstructResponse::Header;
+  add(std::move(answer.reconstruction), &Header::mutable_reconstruction);
+  add(std::move(answer.target), &Header::mutable_target);
+  add(std::move(answer.squared_error), &Header::mutable_squared_error);
+  add(std::move(answer.l0), &Header::mutable_l0);
+  add(std::move(answer.prompt), &Header::mutable_prompt);
+  add(std::move(answer.position), &Header::mutable_position);
+  header->set_fvu(answer.fvu);
+  header->set_mean_l0(answer.mean_l0);
+  streamed.pieces = tensors.Finish();
+  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
+                 header->mutable_provenance());
+  return streamed;
+}
+
+}  // namespace cupola::service

@@ -1,0 +1,360 @@
+#include "server/service/request_conversion.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/model/status_macros.h"
+#include "server/service/tensor_conversion.h"
+
+namespace cupola::service {
+namespace {
+
+using absl::InvalidArgumentError;
+using absl::StrCat;
+
+constexpr int64_t kMaxTokenId = std::numeric_limits<int32_t>::max();
+
+absl::Status CheckName(const std::string& name, absl::string_view field) {
+  if (!name.empty()) return absl::OkStatus();
+  return InvalidArgumentError(StrCat(field, " is empty; accepted: a name"));
+}
+
+absl::StatusOr<engine::Prompt> TakePrompt(v1::Prompt* prompt, int index,
+                                          bool accept_empty) {
+  engine::Prompt plain;
+  const std::string field = StrCat("prompts.prompts[", index, "]");
+  switch (prompt->content_case()) {
+    case v1::Prompt::kText:
+      if (prompt->text().empty() && !accept_empty) {
+        return InvalidArgumentError(
+            StrCat(field, ".text is empty; accepted: at least one character"));
+      }
+      plain.is_text = true;
+      plain.text = std::move(*prompt->mutable_text());
+      return plain;
+    case v1::Prompt::kTokens: {
+      const auto& ids = prompt->tokens().ids();
+      if (ids.empty() && !accept_empty) {
+        return InvalidArgumentError(
+            StrCat(field, ".tokens.ids is empty; accepted: at least one id"));
+      }
+      plain.is_text = false;
+      plain.ids.reserve(ids.size());
+      for (int i = 0; i < ids.size(); ++i) {
+        if (ids[i] > kMaxTokenId) {
+          return InvalidArgumentError(StrCat(field, ".tokens.ids[", i, "] is ",
+                                             ids[i], "; accepted: 0 to ",
+                                             kMaxTokenId));
+        }
+        plain.ids.push_back(static_cast<int32_t>(ids[i]));
+      }
+      return plain;
+    }
+    case v1::Prompt::CONTENT_NOT_SET:
+      break;
+  }
+  return InvalidArgumentError(
+      StrCat(field, " is empty; accepted: text or tokens"));
+}
+
+absl::StatusOr<engine::Prompts> TakePrompts(v1::Prompts* prompts,
+                                            bool accept_empty = false) {
+  const int count = prompts->prompts_size();
+  if (count == 0) {
+    return InvalidArgumentError(
+        "prompts is empty; accepted: at least one prompt");
+  }
+  if (count > kMaxPrompts) {
+    return absl::ResourceExhaustedError(
+        StrCat("prompts has ", count, " entries; accepted: at most ",
+               kMaxPrompts, "; send several requests"));
+  }
+  engine::Prompts plain;
+  plain.prompts.reserve(count);
+  bool any_text = false;
+  for (int i = 0; i < count; ++i) {
+    ASSIGN_OR_RETURN(engine::Prompt prompt,
+                     TakePrompt(prompts->mutable_prompts(i), i, accept_empty));
+    any_text |= prompt.is_text;
+    plain.prompts.push_back(std::move(prompt));
+  }
+  if (prompts->has_prepend_bos()) {
+    if (!any_text) {
+      return InvalidArgumentError(
+          StrCat("prompts.prepend_bos is ",
+                 prompts->prepend_bos() ? "true" : "false",
+                 " but every prompt is token ids, which are used as they are; "
+                 "accepted: leave it unset"));
+    }
+    plain.prepend_bos = prompts->prepend_bos();
+  }
+  return plain;
+}
+
+absl::StatusOr<engine::Positions> ToPositions(const v1::Positions& positions,
+                                              size_t prompts) {
+  engine::Positions plain;
+  const auto add = [&plain](const v1::Positions::List& list) {
+    plain.lists.emplace_back(list.values().begin(), list.values().end());
+  };
+  switch (positions.selection_case()) {
+    case v1::Positions::kEveryPrompt:
+      if (positions.every_prompt().values().empty()) {
+        return InvalidArgumentError(
+            "positions.every_prompt.values is empty; accepted: at least one "
+            "position, or positions unset for all");
+      }
+      plain.kind = engine::Positions::Kind::kEveryPrompt;
+      add(positions.every_prompt());
+      break;
+    case v1::Positions::kPerPrompt: {
+      const int lists = positions.per_prompt().lists_size();
+      if (static_cast<size_t>(lists) != prompts) {
+        return InvalidArgumentError(StrCat("positions.per_prompt has ", lists,
+                                           " lists; accepted: ", prompts,
+                                           ", one per prompt"));
+      }
+      plain.kind = engine::Positions::Kind::kPerPrompt;
+      for (const auto& list : positions.per_prompt().lists()) add(list);
+      break;
+    }
+    case v1::Positions::SELECTION_NOT_SET:
+      break;
+  }
+  return plain;
+}
+
+// A request's rows instead of prompts: [n, d_in].
+absl::StatusOr<engine::Array> TakeInputs(v1::Tensor* inputs) {
+  ASSIGN_OR_RETURN(engine::Array array,
+                   TakeArray(inputs, "inputs", storage::DType::kFloat32, 2));
+  if (array.shape[0] == 0 || array.shape[1] == 0) {
+    return InvalidArgumentError(StrCat("inputs.shape is [", array.shape[0],
+                                       ", ", array.shape[1],
+                                       "]; accepted: at least one row"));
+  }
+  RETURN_IF_ERROR(CheckFinite(array, "inputs"));
+  return array;
+}
+
+absl::Status RefusePositions(bool has_positions, absl::string_view source) {
+  if (!has_positions) return absl::OkStatus();
+  return InvalidArgumentError(StrCat("positions is set beside ", source,
+                                     ", whose rows are used as they are; "
+                                     "accepted: positions with prompts only"));
+}
+
+template <typename T>
+T At(const engine::Array& array, int64_t index) {
+  T value;
+  std::memcpy(&value, array.bytes.data() + index * sizeof value, sizeof value);
+  return value;
+}
+
+// The invariants of CSR: indptr starts at 0, never falls and ends at the number
+// of entries; within a row the indices ascend and stay below `columns`.
+absl::Status CheckRows(const engine::SparseArrays& rows) {
+  const int64_t count = rows.indptr.shape[0] - 1;
+  const int64_t entries = rows.indices.shape[0];
+  if (rows.values.shape[0] != entries) {
+    return InvalidArgumentError(StrCat("features.values has ",
+                                       rows.values.shape[0], " entries and ",
+                                       "features.indices ", entries,
+                                       "; accepted: as many of both"));
+  }
+  if (rows.columns <= 0) {
+    return InvalidArgumentError(StrCat("features.columns is ", rows.columns,
+                                       "; accepted: the dictionary's d_sae"));
+  }
+  if (At<int64_t>(rows.indptr, 0) != 0 ||
+      At<int64_t>(rows.indptr, count) != entries) {
+    return InvalidArgumentError(
+        StrCat("features.indptr runs from ", At<int64_t>(rows.indptr, 0),
+               " to ", At<int64_t>(rows.indptr, count),
+               "; accepted: from 0 to the number of entries, ", entries));
+  }
+  for (int64_t row = 0; row < count; ++row) {
+    const int64_t begin = At<int64_t>(rows.indptr, row);
+    const int64_t end = At<int64_t>(rows.indptr, row + 1);
+    if (end < begin || end > entries) {
+      return InvalidArgumentError(
+          StrCat("features.indptr[", row + 1, "] is ", end, "; accepted: ",
+                 begin, " to ", entries));
+    }
+    int64_t least = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t index = At<uint32_t>(rows.indices, i);
+      if (index < least || index >= rows.columns) {
+        return InvalidArgumentError(StrCat(
+            "features.indices[", i, "] is ", index, " in row ", row,
+            "; accepted: ", least, " to ", rows.columns - 1,
+            ", ascending within a row"));
+      }
+      least = index + 1;
+    }
+  }
+  return CheckFinite(rows.values, "features.values");
+}
+
+absl::StatusOr<engine::SparseArrays> TakeRows(v1::SparseRows* rows) {
+  using storage::DType;
+  engine::SparseArrays plain;
+  ASSIGN_OR_RETURN(plain.indptr, TakeArray(rows->mutable_indptr(),
+                                           "features.indptr", DType::kInt64,
+                                           1));
+  ASSIGN_OR_RETURN(plain.indices, TakeArray(rows->mutable_indices(),
+                                            "features.indices",
+                                            DType::kUInt32, 1));
+  ASSIGN_OR_RETURN(plain.values, TakeArray(rows->mutable_values(),
+                                           "features.values", DType::kFloat32,
+                                           1));
+  plain.columns = rows->columns();
+  if (plain.indptr.shape[0] < 2) {
+    return InvalidArgumentError(StrCat("features.indptr has ",
+                                       plain.indptr.shape[0],
+                                       " entries; accepted: at least one row, "
+                                       "so at least 2"));
+  }
+  RETURN_IF_ERROR(CheckRows(plain));
+  return plain;
+}
+
+absl::Status CheckMinActivation(float value) {
+  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+  return InvalidArgumentError(
+      StrCat("min_activation is ", value, "; accepted: finite and >= 0"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<model::Processing>> ProcessingFromProto(
+    v1::Processing processing, absl::string_view field) {
+  switch (processing) {
+    case v1::PROCESSING_UNSPECIFIED:
+      return std::optional<model::Processing>();
+    case v1::RAW:
+      return std::optional(model::Processing::kRaw);
+    case v1::FOLDED:
+      return std::optional(model::Processing::kFolded);
+    default:
+      return InvalidArgumentError(StrCat(field, " is ",
+                                         static_cast<int>(processing),
+                                         "; accepted: RAW, FOLDED or unset"));
+  }
+}
+
+absl::StatusOr<engine::TokenizeRequest> FromProto(
+    v1::TokenizeRequest request) {
+  engine::TokenizeRequest plain;
+  RETURN_IF_ERROR(CheckName(request.model(), "model"));
+  plain.model = std::move(*request.mutable_model());
+  // Nothing is computed, so an empty text is as good as any.
+  ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts(),
+                                              /*accept_empty=*/true));
+  return plain;
+}
+
+absl::StatusOr<engine::ActivationsRequest> FromProto(
+    v1::ActivationsRequest request) {
+  engine::ActivationsRequest plain;
+  RETURN_IF_ERROR(CheckName(request.model(), "model"));
+  plain.model = std::move(*request.mutable_model());
+  if (request.hooks().empty()) {
+    return InvalidArgumentError(
+        "hooks is empty; accepted: at least one hook point");
+  }
+  for (int i = 0; i < request.hooks_size(); ++i) {
+    RETURN_IF_ERROR(CheckName(request.hooks(i), StrCat("hooks[", i, "]")));
+    plain.hooks.push_back(std::move(*request.mutable_hooks(i)));
+  }
+  switch (request.dtype()) {
+    case v1::DTYPE_UNSPECIFIED:
+      break;
+    case v1::FLOAT32:
+    case v1::BFLOAT16:
+    case v1::FLOAT16:
+      plain.dtype = static_cast<storage::DType>(request.dtype());
+      break;
+    default:
+      return InvalidArgumentError(
+          StrCat("dtype is ", static_cast<int>(request.dtype()), " (",
+                 v1::DType_Name(request.dtype()),
+                 "); accepted: FLOAT32, BFLOAT16, FLOAT16 or unset"));
+  }
+  ASSIGN_OR_RETURN(plain.processing,
+                   ProcessingFromProto(request.processing(), "processing"));
+  ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
+  ASSIGN_OR_RETURN(plain.positions,
+                   ToPositions(request.positions(),
+                               plain.prompts.prompts.size()));
+  return plain;
+}
+
+absl::StatusOr<engine::FeaturesRequest> FromProto(
+    v1::FeaturesRequest request) {
+  engine::FeaturesRequest plain;
+  RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
+  RETURN_IF_ERROR(CheckMinActivation(request.min_activation()));
+  plain.dictionary = std::move(*request.mutable_dictionary());
+  plain.latents.assign(request.latents().begin(), request.latents().end());
+  plain.top_k = request.top_k();
+  plain.min_activation = request.min_activation();
+  ASSIGN_OR_RETURN(plain.processing,
+                   ProcessingFromProto(request.processing(), "processing"));
+  switch (request.source_case()) {
+    case v1::FeaturesRequest::kPrompts: {
+      ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
+      ASSIGN_OR_RETURN(plain.positions,
+                       ToPositions(request.positions(),
+                                   plain.prompts->prompts.size()));
+      return plain;
+    }
+    case v1::FeaturesRequest::kInputs: {
+      RETURN_IF_ERROR(RefusePositions(request.has_positions(), "inputs"));
+      ASSIGN_OR_RETURN(plain.inputs, TakeInputs(request.mutable_inputs()));
+      return plain;
+    }
+    case v1::FeaturesRequest::SOURCE_NOT_SET:
+      break;
+  }
+  return InvalidArgumentError(
+      "the request has no source; accepted: prompts or inputs");
+}
+
+absl::StatusOr<engine::ReconstructRequest> FromProto(
+    v1::ReconstructRequest request) {
+  engine::ReconstructRequest plain;
+  RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
+  plain.dictionary = std::move(*request.mutable_dictionary());
+  ASSIGN_OR_RETURN(plain.processing,
+                   ProcessingFromProto(request.processing(), "processing"));
+  switch (request.source_case()) {
+    case v1::ReconstructRequest::kPrompts: {
+      ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
+      ASSIGN_OR_RETURN(plain.positions,
+                       ToPositions(request.positions(),
+                                   plain.prompts->prompts.size()));
+      return plain;
+    }
+    case v1::ReconstructRequest::kInputs: {
+      RETURN_IF_ERROR(RefusePositions(request.has_positions(), "inputs"));
+      ASSIGN_OR_RETURN(plain.inputs, TakeInputs(request.mutable_inputs()));
+      return plain;
+    }
+    case v1::ReconstructRequest::kFeatures: {
+      RETURN_IF_ERROR(RefusePositions(request.has_positions(), "features"));
+      ASSIGN_OR_RETURN(plain.features,
+                       TakeRows(request.mutable_features()));
+      return plain;
+    }
+    case v1::ReconstructRequest::SOURCE_NOT_SET:
+      break;
+  }
+  return InvalidArgumentError(
+      "the request has no source; accepted: prompts, inputs or features");
+}
+
+}  // namespace cupola::service

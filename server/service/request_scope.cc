@@ -1,0 +1,123 @@
+#include "server/service/request_scope.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "server/service/log.h"
+#include "server/service/status.h"
+
+namespace cupola::service {
+namespace {
+
+constexpr size_t kMaxLoggedName = 128;
+
+bool IsLowerHex(absl::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f');
+  });
+}
+
+absl::Time Deadline(const grpc::CallbackServerContext& call,
+                    absl::Time arrival) {
+  const auto deadline = call.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) {
+    return arrival + kDefaultDeadline;
+  }
+  return absl::FromChrono(deadline);
+}
+
+std::string TraceIdOf(const grpc::CallbackServerContext& call) {
+  const auto& metadata = call.client_metadata();
+  const auto found = metadata.find("traceparent");
+  if (found == metadata.end()) return "";
+  return TraceId(absl::string_view(found->second.data(),
+                                   found->second.size()));
+}
+
+}  // namespace
+
+RequestScope::RequestScope(const char* method,
+                           grpc::CallbackServerContext* call, Metrics* metrics)
+    : method_(method), call_(call), metrics_(metrics) {
+  context_.arrival = absl::Now();
+  context_.deadline = Deadline(*call, context_.arrival);
+  metrics_->OnRequestStart();
+}
+
+double RequestScope::SecondsSinceArrival() const {
+  return absl::ToDoubleSeconds(absl::Now() - context_.arrival);
+}
+
+void RequestScope::AnswerReady() {
+  answer_ready_ = absl::Now();
+  notes_.computed = true;
+}
+
+grpc::Status RequestScope::End(const absl::Status& status) {
+  absl::Status outcome = status;
+  const absl::Time now = absl::Now();
+  // gRPC reports a passed deadline as a cancellation; tell them apart.
+  if (absl::IsCancelled(outcome) && now >= context_.deadline) {
+    outcome =
+        absl::DeadlineExceededError("the request's deadline has passed");
+  }
+  grpc::Status result = ToGrpcStatus(outcome, call_);
+
+  RequestTimes times;
+  times.total = absl::ToDoubleSeconds(now - context_.arrival);
+  times.lookup = notes_.seconds.lookup;
+  times.queue = notes_.seconds.queue;
+  times.compute = notes_.seconds.compute;
+  if (notes_.computed) {
+    times.serialize = absl::ToDoubleSeconds(now - answer_ready_);
+  }
+  const char* code = CodeName(result.error_code());
+  metrics_->OnRequestEnd(method_, code, notes_.computed, times, notes_.tokens);
+
+  nlohmann::json line = {{"method", method_},
+                         {"code", code},
+                         {"total_seconds", times.total}};
+  const auto add_name = [&line](const char* key, const std::string& name) {
+    if (!name.empty()) line[key] = name.substr(0, kMaxLoggedName);
+  };
+  add_name("model", notes_.model);
+  add_name("dictionary", notes_.dictionary);
+  add_name("trace_id", TraceIdOf(*call_));
+  if (notes_.prompts > 0) line["prompts"] = notes_.prompts;
+  if (notes_.computed) {
+    line["tokens"] = notes_.tokens;
+    line["from_cache"] = notes_.from_cache;
+    line["lookup_seconds"] = times.lookup;
+    line["queue_seconds"] = times.queue;
+    line["compute_seconds"] = times.compute;
+    line["serialize_seconds"] = times.serialize;
+  }
+  // Only a bug's text is logged: other messages may quote what a client sent.
+  if (absl::IsInternal(outcome) || absl::IsUnknown(outcome)) {
+    line["message"] = result.error_message();
+    LogError("request", std::move(line));
+  } else {
+    LogInfo("request", std::move(line));
+  }
+  return result;
+}
+
+std::string TraceId(absl::string_view header) {
+  // version "-" trace id "-" parent id "-" flags, lower-case hexadecimal
+  // (W3C Trace Context, section 3.2).
+  const std::vector<absl::string_view> parts = absl::StrSplit(header, '-');
+  if (parts.size() < 4 || parts[0].size() != 2 || parts[1].size() != 32 ||
+      parts[2].size() != 16 || parts[3].size() != 2 || !IsLowerHex(parts[0]) ||
+      parts[0] == "ff" || !IsLowerHex(parts[1]) ||
+      parts[1].find_first_not_of('0') == absl::string_view::npos) {
+    return "";
+  }
+  return std::string(parts[1]);
+}
+
+}  // namespace cupola::service

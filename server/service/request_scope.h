@@ -1,0 +1,70 @@
+#ifndef CUPOLA_SERVER_SERVICE_REQUEST_SCOPE_H_
+#define CUPOLA_SERVER_SERVICE_REQUEST_SCOPE_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/status.h"
+#include "server/engine/requests.h"
+#include "server/service/metrics.h"
+
+namespace cupola::service {
+
+// A request without a deadline gets this one.
+inline constexpr absl::Duration kDefaultDeadline = absl::Minutes(10);
+
+// What a request's log line tells besides its method, code and times. Names are
+// logged cut to 128 bytes; prompts are only counted.
+struct RequestNotes {
+  std::string model, dictionary;
+  int64_t prompts = 0, tokens = 0;
+  bool computed = false;  // the engine has answered; the next two mean something
+  bool from_cache = false;
+  engine::StageSeconds seconds;
+};
+
+// One request's life on the transport's side: when it came, until when it may
+// run, whether its client has gone, and, at its end, its metrics and its one log
+// line. Created when the call arrives, ended once. The call that owns it is
+// called from one thread at a time, except Cancel, which any thread may call.
+class RequestScope {
+ public:
+  // `method` is a literal; `call` outlives this, `metrics` too.
+  RequestScope(const char* method, grpc::CallbackServerContext* call,
+               Metrics* metrics);
+
+  const engine::RequestContext& context() const { return context_; }
+  RequestNotes& notes() { return notes_; }
+  double SecondsSinceArrival() const;
+
+  // The client has gone (or its deadline has passed): the engine drops the work.
+  void Cancel() { context_.cancelled->store(true); }
+  bool cancelled() const { return context_.cancelled->load(); }
+
+  // Marks the start of encoding the answer: what follows is serialize time.
+  void AnswerReady();
+
+  // Ends the request: counts it, logs it, and returns the status to finish the
+  // call with. Call it just before the call's Finish.
+  grpc::Status End(const absl::Status& status);
+
+ private:
+  const char* const method_;
+  grpc::CallbackServerContext* const call_;
+  Metrics* const metrics_;
+  engine::RequestContext context_;
+  RequestNotes notes_;
+  absl::Time answer_ready_ = absl::InfinitePast();
+};
+
+// The trace id (32 hexadecimal digits) of a W3C `traceparent` header; empty when
+// `header` is not one.
+std::string TraceId(absl::string_view header);
+
+}  // namespace cupola::service
+
+#endif  // CUPOLA_SERVER_SERVICE_REQUEST_SCOPE_H_

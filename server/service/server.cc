@@ -1,0 +1,114 @@
+#include "server/service/server.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/grpcpp.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "server/engine/executor.h"
+#include "server/service/admin_service.h"
+#include "server/service/analysis_service.h"
+#include "server/service/catalog_service.h"
+
+namespace cupola::service {
+namespace {
+
+constexpr int kTransportThreads = 2;
+constexpr int kMaxMetadataBytes = 16 << 10;
+// Notebooks behind a NAT ping once a minute; gRPC's own limit of five minutes
+// would end their connections.
+constexpr int kMinPingMilliseconds = 20'000;
+
+// The names a health check may ask for; "" is the whole server.
+constexpr const char* kHealthNames[] = {"", "cupola.v1.Analysis",
+                                        "cupola.v1.Catalog",
+                                        "cupola.v1.Admin"};
+
+}  // namespace
+
+class Server::Impl {
+ public:
+  Impl(const ServerOptions& options, engine::Engine* engine, Metrics* metrics)
+      : executor_(kTransportThreads),
+        environment_{engine, metrics, &executor_, options.version,
+                     options.torch_version},
+        analysis_(environment_),
+        catalog_(environment_),
+        admin_(environment_) {}
+
+  ~Impl() { Shutdown(absl::Now()); }
+
+  absl::Status Start(const ServerOptions& options) {
+    // Both are switches of the process that act on servers built later.
+    grpc::EnableDefaultHealthCheckService(true);
+    if (options.reflection) {
+      grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    }
+    grpc::ServerBuilder builder;
+    const std::string address = absl::StrCat(options.host, ":", options.port);
+    builder.AddListeningPort(address, grpc::InsecureServerCredentials(),
+                             &port_);
+    // A port in use is an error; by default two servers would share it.
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+    builder.AddChannelArgument(
+        GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+        kMinPingMilliseconds);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+    builder.RegisterService(&analysis_);
+    builder.RegisterService(&catalog_);
+    builder.RegisterService(&admin_);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port_ == 0) {
+      return absl::UnavailableError(absl::StrCat(
+          "cannot listen on ", address,
+          " (is the port taken, or the address not this machine's?)"));
+    }
+    SetServing(false);
+    return absl::OkStatus();
+  }
+
+  int port() const { return port_; }
+
+  void SetServing(bool serving) {
+    for (const char* name : kHealthNames) {
+      server_->GetHealthCheckService()->SetServingStatus(name, serving);
+    }
+  }
+
+  void Shutdown(absl::Time deadline) {
+    if (server_ == nullptr || stopped_) return;
+    stopped_ = true;
+    server_->GetHealthCheckService()->Shutdown();
+    server_->Shutdown(absl::ToChronoTime(deadline));
+  }
+
+ private:
+  engine::Executor executor_;
+  const Environment environment_;
+  AnalysisService analysis_;
+  CatalogService catalog_;
+  AdminService admin_;
+  int port_ = 0;
+  bool stopped_ = false;
+  std::unique_ptr<grpc::Server> server_;  // first to go
+};
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Server::~Server() = default;
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(
+    const ServerOptions& options, engine::Engine* engine, Metrics* metrics) {
+  auto impl = std::make_unique<Impl>(options, engine, metrics);
+  const absl::Status started = impl->Start(options);
+  if (!started.ok()) return started;
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+int Server::port() const { return impl_->port(); }
+void Server::SetServing(bool serving) { impl_->SetServing(serving); }
+void Server::Shutdown(absl::Time deadline) { impl_->Shutdown(deadline); }
+
+}  // namespace cupola::service

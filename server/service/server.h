@@ -1,0 +1,51 @@
+#ifndef CUPOLA_SERVER_SERVICE_SERVER_H_
+#define CUPOLA_SERVER_SERVICE_SERVER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/engine/engine.h"
+#include "server/service/metrics.h"
+
+namespace cupola::service {
+
+struct ServerOptions {
+  std::string host = "127.0.0.1";
+  int port = 7070;  // 0: any free one
+  bool reflection = false;
+  std::string version, torch_version;
+};
+
+// The gRPC server: Catalog, Analysis and Admin, gRPC health (for the whole server
+// and for each of the three), and reflection when asked for.
+//
+// Health starts as NOT_SERVING: the owner calls SetServing(true) when the
+// engine's catalog is ready. Thread-safe.
+class Server {
+ public:
+  // UNAVAILABLE: the address cannot be bound. `engine` and `metrics` outlive the
+  // server.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(
+      const ServerOptions& options, engine::Engine* engine, Metrics* metrics);
+  ~Server();  // Shutdown, at once
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  int port() const;
+  void SetServing(bool serving);
+
+  // Health turns NOT_SERVING for good and new calls are refused. Returns when the
+  // calls in flight have ended; those that have not by `deadline` are cancelled.
+  void Shutdown(absl::Time deadline);
+
+ private:
+  class Impl;
+  explicit Server(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cupola::service
+
+#endif  // CUPOLA_SERVER_SERVICE_SERVER_H_
