@@ -55,7 +55,7 @@ stop_if_started() {
   if ((started)); then stop_server; fi
 }
 
-cupola() { "$PYTHON" -m cupola "$@"; }
+cupola() { "$PYTHON" -m cupola.cli "$@"; }
 
 # The model appears under its name only when it is complete.
 fetch_model() {
@@ -96,10 +96,11 @@ port_is_taken() {
   (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-healthy() {
+# Whether the catalog is loaded.
+ready() {
   "$PYTHON" - "$1" <<'PY' 2>/dev/null
 import sys, urllib.request
-urllib.request.urlopen(f"http://{sys.argv[1]}/healthz", timeout=5)
+urllib.request.urlopen(f"http://{sys.argv[1]}/readyz", timeout=5)
 PY
 }
 
@@ -135,7 +136,7 @@ start_server() {
   pid=$!
   echo "$pid" >"$data/server.pid"
   started=1
-  while [[ -z $(listening grpc) ]] || ! healthy "$(listening http)"; do
+  while [[ -z $(listening grpc) ]] || ! ready "$(listening http)"; do
     running_server >/dev/null ||
       die "the server ended: $(tail -n 5 "$data/server.log")"
     ((waited++ < READY_SECONDS * 5)) ||
@@ -195,8 +196,13 @@ fi
 step "Server" start_server
 step "A first tour" take_tour
 if ((!once)); then
+  cupola_command=$CUPOLA_VENV/bin/cupola
+  if [[ ! -x $cupola_command ]]; then
+    cupola_command="PYTHONPATH=$PYTHONPATH $PYTHON -m cupola.cli"
+  fi
   say "The server keeps running. Next:"
-  say "  $CUPOLA_VENV/bin/cupola --help"
+  say "  export CUPOLA_SERVER=$grpc_address"
+  say "  $cupola_command features $MODEL/l12-resid \"Any text of yours\""
   say "  deploy/quickstart.sh --stop"
 fi
 say "Finished in $SECONDS s"

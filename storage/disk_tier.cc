@@ -24,6 +24,7 @@ constexpr char kResultsFamily[] = "results";
 constexpr double kBloomBitsPerKey = 10;
 constexpr size_t kBlockBytes = 16 << 10;
 constexpr uint64_t kManifestBytes = 4 << 20;
+constexpr size_t kProbeBytes = 64 << 10;
 
 rocksdb::CompressionType CheapCompression() {
   // Indices compress a little, values hardly; nothing slower pays.
@@ -48,8 +49,7 @@ rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env) {
   return options;
 }
 
-rocksdb::ColumnFamilyOptions ResultsOptions(int64_t capacity_bytes) {
-  const DiskBudget budget = DiskBudgetFor(capacity_bytes);
+rocksdb::ColumnFamilyOptions ResultsOptions(const DiskBudget& budget) {
   rocksdb::ColumnFamilyOptions options;
   options.compaction_style = rocksdb::kCompactionStyleFIFO;
   options.num_levels = 1;
@@ -86,17 +86,23 @@ absl::Status NotOpen() {
 
 DiskBudget DiskBudgetFor(int64_t capacity_bytes) {
   // About 256 files: few enough to keep them all open, small enough that the
-  // oldest one is a small part. At most two buffers wait in the log, one more
-  // is being filled, and one becomes a file.
+  // oldest one is a small part.
   const int64_t buffer =
       std::clamp<int64_t>(capacity_bytes / 256, 256 << 10, 128 << 20);
+  // Beside the tables there are, in buffers: two in the log, one on its way
+  // into a table, one table that is to be evicted, and as many again for what
+  // RocksDB's background has not removed yet.
+  const int64_t tables =
+      std::max(capacity_bytes - 8 * buffer, capacity_bytes / 4);
   return {.write_buffer_bytes = buffer,
-          .table_files_bytes =
-              std::max(capacity_bytes - 4 * buffer, capacity_bytes / 4),
+          .table_files_bytes = tables,
+          .patience_bytes = tables + 4 * buffer,
           .largest_record = capacity_bytes / 4};
 }
 
-DiskTier::DiskTier(Options options) : options_(std::move(options)) {}
+DiskTier::DiskTier(Options options)
+    : options_(std::move(options)),
+      budget_(DiskBudgetFor(options_.capacity_bytes)) {}
 
 DiskTier::~DiskTier() {
   absl::MutexLock lock(&mutex_);
@@ -125,7 +131,7 @@ absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Options options) {
 absl::Status DiskTier::OpenDatabase() {
   const std::vector<rocksdb::ColumnFamilyDescriptor> families = {
       {rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions()},
-      {kResultsFamily, ResultsOptions(options_.capacity_bytes)}};
+      {kResultsFamily, ResultsOptions(budget_)}};
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* database = nullptr;
   const rocksdb::Status status =
@@ -186,9 +192,23 @@ absl::Status DiskTier::Write(const CacheKey& key,
                              const std::string& encoded_record) {
   absl::ReaderMutexLock lock(&mutex_);
   if (results_ == nullptr) return NotOpen();
-  return ToStatus(
+  const absl::Status status = ToStatus(
       database_->Put(UnsyncedWrite(), results_, EncodeKey(key), encoded_record),
       "cannot write a record");
+  if (!status.ok()) return status;
+  unchecked_bytes_ += encoded_record.size();
+  if (unchecked_bytes_ < budget_.write_buffer_bytes) return absl::OkStatus();
+  unchecked_bytes_ = 0;
+  return EnforceCapacity();
+}
+
+absl::Status DiskTier::EnforceCapacity() {
+  if (GetSizesLocked().disk_bytes <= budget_.patience_bytes) {
+    return absl::OkStatus();
+  }
+  return ToStatus(database_->CompactRange(rocksdb::CompactRangeOptions(),
+                                          results_, nullptr, nullptr),
+                  "cannot make room in the cache");
 }
 
 absl::Status DiskTier::Delete(const CacheKey& key) {
@@ -208,10 +228,9 @@ absl::Status DiskTier::Clear() {
   if (!status.ok()) return status;
   database_->DestroyColumnFamilyHandle(results_).PermitUncheckedError();
   results_ = nullptr;
-  status = ToStatus(
-      database_->CreateColumnFamily(ResultsOptions(options_.capacity_bytes),
-                                    kResultsFamily, &results_),
-      "cannot start an empty cache");
+  status = ToStatus(database_->CreateColumnFamily(ResultsOptions(budget_),
+                                                  kResultsFamily, &results_),
+                    "cannot start an empty cache");
   if (!status.ok()) {
     results_ = nullptr;
     CloseDatabase();
@@ -235,35 +254,44 @@ absl::Status DiskTier::Sync() {
 }
 
 absl::Status DiskTier::Recover() {
-  {
-    absl::ReaderMutexLock lock(&mutex_);
-    if (database_ != nullptr) {
-      const rocksdb::Status status = database_->Resume();
-      // Below fatal, RocksDB can resume later, and can be read until then.
-      if (status.severity() < rocksdb::Status::kFatalError) {
-        return ToStatus(status, "cannot resume writing");
-      }
-    }
-  }
+  if (absl::Status probed = Probe(); !probed.ok()) return probed;
   absl::MutexLock lock(&mutex_);
   CloseDatabase();
   return OpenDatabase();
 }
 
+absl::Status DiskTier::Probe() {
+  const std::string what =
+      absl::StrCat("the disk of ", options_.directory, " takes no writes");
+  uint64_t free_bytes = 0;
+  const int64_t needed = 4 * budget_.write_buffer_bytes;
+  // Not every file system can tell; the small file is asked in any case.
+  if (options_.env->GetFreeSpace(options_.directory, &free_bytes).ok() &&
+      free_bytes < static_cast<uint64_t>(needed)) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        what, ": ", free_bytes, " bytes free, ", needed, " needed"));
+  }
+  const std::string file = absl::StrCat(options_.directory, "/PROBE");
+  const rocksdb::Status written = rocksdb::WriteStringToFile(
+      options_.env, std::string(kProbeBytes, 'x'), file, /*should_sync=*/true);
+  options_.env->DeleteFile(file).PermitUncheckedError();
+  return ToStatus(written, what);
+}
+
 DiskTier::Sizes DiskTier::GetSizes() const {
   absl::ReaderMutexLock lock(&mutex_);
-  Sizes sizes;
-  if (results_ == nullptr) return sizes;
+  return results_ == nullptr ? Sizes() : GetSizesLocked();
+}
+
+DiskTier::Sizes DiskTier::GetSizesLocked() const {
   uint64_t tables = 0, unflushed = 0, entries = 0;
-  database_->GetIntProperty(
-      results_, rocksdb::DB::Properties::kTotalSstFilesSize, &tables);
-  database_->GetIntProperty(
-      results_, rocksdb::DB::Properties::kCurSizeAllMemTables, &unflushed);
-  database_->GetIntProperty(results_, rocksdb::DB::Properties::kEstimateNumKeys,
-                            &entries);
-  sizes.disk_bytes = static_cast<int64_t>(tables + unflushed);
-  sizes.entries = static_cast<int64_t>(entries);
-  return sizes;
+  using Properties = rocksdb::DB::Properties;
+  database_->GetIntProperty(results_, Properties::kTotalSstFilesSize, &tables);
+  database_->GetIntProperty(results_, Properties::kCurSizeAllMemTables,
+                            &unflushed);
+  database_->GetIntProperty(results_, Properties::kEstimateNumKeys, &entries);
+  return {.disk_bytes = static_cast<int64_t>(tables + unflushed),
+          .entries = static_cast<int64_t>(entries)};
 }
 
 }  // namespace cupola::storage

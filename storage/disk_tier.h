@@ -25,7 +25,8 @@ namespace cupola::storage {
 // making come on top, and are taken off here.
 struct DiskBudget {
   int64_t write_buffer_bytes;  // of one table file, roughly
-  int64_t table_files_bytes;   // of all
+  int64_t table_files_bytes;   // of all; the oldest above it are evicted
+  int64_t patience_bytes;      // above it, writes wait for the eviction
   int64_t largest_record;      // larger records would empty a small cache
 };
 DiskBudget DiskBudgetFor(int64_t capacity_bytes);
@@ -60,16 +61,18 @@ class DiskTier {
   absl::StatusOr<StoredRecord> Read(const CacheKey& key) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  absl::Status Write(const CacheKey& key, const std::string& encoded_record);
+  absl::Status Write(const CacheKey& key, const std::string& encoded_record)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Delete(const CacheKey& key);
   absl::Status Clear() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status ClearScope(uint64_t scope);
   // Makes what was written survive a loss of power, too.
   absl::Status Sync();
 
-  // After a failed write, RocksDB refuses all others. Brings it back, by
-  // opening the directory anew where nothing less helps; reads miss if that
-  // fails.
+  // After a failed write, RocksDB refuses all others for good or for long.
+  // Opens the directory anew, once the disk takes a probe and has room for what
+  // the log holds; until then reads go on as before. If the opening fails,
+  // reads miss until a later Recover succeeds.
   absl::Status Recover() ABSL_LOCKS_EXCLUDED(mutex_);
 
   struct Sizes {
@@ -86,9 +89,17 @@ class DiskTier {
   absl::Status OpenDatabase() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CloseDatabase() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status MoveAside();
+  // Whether the disk has room and takes a small file.
+  absl::Status Probe();
+  // FIFO compaction runs in RocksDB's background and can fall behind; this
+  // waits for it where the disk holds more than the capacity.
+  absl::Status EnforceCapacity() ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  Sizes GetSizesLocked() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
+  const DiskBudget budget_;
   std::string moved_aside_to_;
+  int64_t unchecked_bytes_ = 0;  // written since EnforceCapacity; the writer's
   // Held shared to use the database, exclusively to replace it or its family.
   mutable absl::Mutex mutex_;
   // Both null after a failed Recover or Clear, else both set.

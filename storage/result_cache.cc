@@ -74,6 +74,8 @@ class ResultCache::Impl {
   void Write(const Task& task);
   // Whether the disk takes writes now; tries to bring it back when due.
   bool Writable();
+  // The same without waiting for the retry delay: for what must not be skipped.
+  bool WritableAtOnce();
   // Counts a failure and stops writes for a while.
   void OnWriteStatus(const absl::Status& status);
 
@@ -187,14 +189,14 @@ void ResultCache::Impl::Run(const Task& task) {
     case Task::Kind::kDelete:
       if (Writable()) OnWriteStatus(disk_->Delete(task.key));
       return;
+    // The disk first: what a reader takes from it after that is not there, and
+    // what he took before is of an older generation of the hot tier.
     case Task::Kind::kClear:
-      // The disk first: what a reader takes from it after that is not there,
-      // and what he took before is of an older generation of the hot tier.
-      OnWriteStatus(disk_->Clear());
+      if (WritableAtOnce()) OnWriteStatus(disk_->Clear());
       memory_.Clear();
       return;
     case Task::Kind::kClearScope:
-      OnWriteStatus(disk_->ClearScope(task.key.scope));
+      if (WritableAtOnce()) OnWriteStatus(disk_->ClearScope(task.key.scope));
       memory_.ClearScope(task.key.scope);
       return;
     case Task::Kind::kSync:
@@ -229,6 +231,11 @@ bool ResultCache::Impl::Writable() {
     OnWriteStatus(recovered);
   }
   return recovered.ok();
+}
+
+bool ResultCache::Impl::WritableAtOnce() {
+  if (retry_at_.has_value()) retry_at_ = options_.now();
+  return Writable();
 }
 
 void ResultCache::Impl::OnWriteStatus(const absl::Status& status) {

@@ -97,15 +97,21 @@ class Client::Impl {
       return absl::DataLossError("the answer has no header");
     }
     typename Response::Header header = std::move(*message.mutable_header());
-    const absl::Status assembled = Assemble(reader.get(), &header);
-    if (!assembled.ok()) context.TryCancel();
-    const grpc::Status status = reader->Finish();
-    // The server's own error explains a stream cut short better.
-    if (!status.ok() && (assembled.ok() ||
-                         status.error_code() != grpc::StatusCode::CANCELLED)) {
-      return ToAbsl(status);
+    auto assembler = Expect(&header);
+    absl::Status sound = assembler.status();
+    while (sound.ok() && reader->Read(&message)) {
+      sound = assembler->Append(
+          absl::string_view(message.chunk().data(), message.chunk().size()));
     }
-    if (!assembled.ok()) return assembled;
+    if (!sound.ok()) {  // the rest is of no use
+      context.TryCancel();
+      reader->Finish();
+      return sound;
+    }
+    const grpc::Status status = reader->Finish();
+    if (!status.ok()) return ToAbsl(status);
+    sound = assembler->Finish();
+    if (!sound.ok()) return sound;
     return header;
   }
 
@@ -122,24 +128,16 @@ class Client::Impl {
     context->AddMetadata("cupola-key", RoutingKey(request));
   }
 
-  template <typename Response>
-  absl::Status Assemble(grpc::ClientReader<Response>* reader,
-                        typename Response::Header* header) const {
+  // Readies a header for its chunks.
+  template <typename Header>
+  absl::StatusOr<ChunkAssembler> Expect(Header* header) const {
     const int64_t bytes = header->provenance().chunked_bytes();
     if (bytes < 0 || bytes > options_.max_answer_bytes) {
       return absl::ResourceExhaustedError(
           absl::StrCat("the answer has ", bytes, " bytes; accepted: at most ",
                        options_.max_answer_bytes));
     }
-    auto assembler = ChunkAssembler::Create(header, bytes);
-    if (!assembler.ok()) return assembler.status();
-    Response message;
-    while (reader->Read(&message)) {
-      const absl::Status appended = assembler->Append(
-          absl::string_view(message.chunk().data(), message.chunk().size()));
-      if (!appended.ok()) return appended;
-    }
-    return assembler->Finish();
+    return ChunkAssembler::Create(header, bytes);
   }
 
   const ClientOptions options_;

@@ -28,8 +28,11 @@ class SdistWithProtos(sdist):
         target = pathlib.Path(base_dir) / "proto"
         if not target.exists():
             shutil.copytree(
-                PROTOS, target, ignore=lambda folder, names: [
-                    name for name in names
+                PROTOS,
+                target,
+                ignore=lambda folder, names: [
+                    name
+                    for name in names
                     if not name.endswith(".proto")
                     and not (pathlib.Path(folder) / name).is_dir()
                 ],

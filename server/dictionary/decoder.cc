@@ -41,8 +41,7 @@ void GatherOnCpu(const SparseRows& features, const at::Tensor& W_dec,
 
 // int64 [entries]: the row of each entry, on the CPU.
 at::Tensor EntryRows(const SparseRows& features) {
-  const int64_t rows = features.indptr.numel() - 1;
-  return at::repeat_interleave(at::arange(rows), features.indptr.diff(),
+  return at::repeat_interleave(features.indptr.diff(),
                                features.indices.numel());
 }
 

@@ -93,7 +93,6 @@ absl::StatusOr<at::Tensor> Dictionary::EncoderInput(const at::Tensor& x) const {
 absl::StatusOr<SparseRows> Dictionary::Encode(
     const at::Tensor& x, const EncodeOptions& options) const {
   return model::CatchTorch("encoding", [&]() -> absl::StatusOr<SparseRows> {
-    const at::NoGradGuard no_grad;
     RETURN_IF_ERROR(CheckOptions(options, d_sae()));
     ASSIGN_OR_RETURN(const at::Tensor input, EncoderInput(x));
     const Weights& w = loaded_->weights;
@@ -120,7 +119,6 @@ absl::StatusOr<SparseRows> Dictionary::Encode(
 
 absl::StatusOr<at::Tensor> Dictionary::EncodeDense(const at::Tensor& x) const {
   return model::CatchTorch("encoding", [&]() -> absl::StatusOr<at::Tensor> {
-    const at::NoGradGuard no_grad;
     ASSIGN_OR_RETURN(const at::Tensor input, EncoderInput(x));
     const Weights& w = loaded_->weights;
     if (manifest().architecture == Architecture::kMatchingPursuit) {
@@ -139,7 +137,6 @@ bool Dictionary::DecodeNeedsInput() const {
 absl::StatusOr<at::Tensor> Dictionary::Decode(const SparseRows& features,
                                               const at::Tensor& x) const {
   return model::CatchTorch("decoding", [&]() -> absl::StatusOr<at::Tensor> {
-    const at::NoGradGuard no_grad;
     RETURN_IF_ERROR(CheckRows(features, d_sae()));
     const Weights& w = loaded_->weights;
     if (!DecodeNeedsInput()) return DecodeSparse(features, w.W_dec, w.b_dec);

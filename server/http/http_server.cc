@@ -1,6 +1,9 @@
 #include "server/http/http_server.h"
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -74,7 +77,7 @@ class HttpServer::Impl {
     mg_init_library(0);
   }
   ~Impl() {
-    if (context_ != nullptr) mg_stop(context_);
+    if (context_ != nullptr) Stop();
     mg_exit_library();
   }
 
@@ -102,15 +105,38 @@ class HttpServer::Impl {
           absl::StrCat("cannot tell the port of ", address));
     }
     port_ = bound.port;
+    client_host_ = options.host;
+    if (client_host_.front() == '[') {
+      client_host_ = client_host_.substr(1, client_host_.size() - 2);
+    }
     return absl::OkStatus();
   }
 
   int port() const { return port_; }
 
  private:
+  // CivetWeb looks for the order to stop every two seconds, or when a client
+  // connects: so one does.
+  void Stop() {
+    std::atomic<bool> stopped{false};
+    std::thread waker([this, &stopped] {
+      char unused[256];
+      while (!stopped) {
+        mg_connection* connection = mg_connect_client(
+            client_host_.c_str(), port_, 0, unused, sizeof unused);
+        if (connection != nullptr) mg_close_connection(connection);
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+    });
+    mg_stop(context_);
+    stopped = true;
+    waker.join();
+  }
+
   HttpSources sources_;
   std::string message_;  // only written while starting
   mg_context* context_ = nullptr;
+  std::string client_host_;  // without brackets
   int port_ = 0;
 };
 

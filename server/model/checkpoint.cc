@@ -1,5 +1,6 @@
 #include "server/model/checkpoint.h"
 
+#include <cmath>
 #include <utility>
 
 #include "absl/status/status.h"

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ATen/core/dispatch/Dispatcher.h"
+#include "c10/core/GradMode.h"
 
 namespace cupola::model {
 namespace {
@@ -133,7 +134,7 @@ bool PlainIsFaster(const at::Tensor& weight) {
 
 Linear Linear::Create(const at::Tensor& weight, const at::Tensor& bias,
                       at::ScalarType dtype, at::Device device) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   Linear linear;
   linear.in_features_ = weight.size(0);

@@ -33,6 +33,9 @@ class ModelSource {
   const ModelConfig& config() const { return config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const SafetensorsSet& tensors() const { return *tensors_; }
+  const std::shared_ptr<const SafetensorsSet>& shared_tensors() const {
+    return tensors_;
+  }
   // SHA-256 of tensors, tokenizer and every config field read.
   const storage::Digest& digest() const { return digest_; }
   // Parameters, each once, at `dtype`.
@@ -44,6 +47,7 @@ class ModelSource {
   std::unique_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<const SafetensorsSet> tensors_;
   storage::Digest digest_{};
+  int64_t parameters_ = 0;
 };
 
 // Right-padded token rows. In a causal model right padding needs no mask: no real
@@ -69,7 +73,9 @@ struct ForwardRequest {
   int start_layer = 0;
   at::Tensor start_residual;
   // May change the tensor of a hook point in place or replace it, in forward
-  // order. Called only for points in `edits`.
+  // order; captures of the point come after it. Called only for points in
+  // `edits` that the pass comes by. The value is a copy of the pass's own, so
+  // that an edit of hook_mlp_in, say, leaves the residual stream alone.
   std::set<HookPoint> edits;
   std::function<absl::Status(const HookPoint&, at::Tensor* value)> edit;
   // Polled between layers: a non-OK status ends the pass with it.
@@ -77,8 +83,8 @@ struct ForwardRequest {
 };
 
 struct ForwardResult {
-  // [batch, longest, ...HookShape]; scores and patterns [batch, n_heads, longest,
-  // longest]. Model dtype, except norm scales and normalized values, which are
+  // [batch, longest, ...HookShape], contiguous; scores and patterns [batch,
+  // n_heads, longest, longest]. They may share memory with each other. Model dtype, except norm scales and normalized values, which are
   // float32 in a bfloat16 model (as in TransformerLens).
   std::map<HookPoint, at::Tensor> captures;
   at::Tensor residual;  // [batch, longest, d_model] with stop_at_layer
@@ -102,6 +108,10 @@ class Model {
   ~Model();
 
   absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request) const;
+
+  // Logits of chosen rows, softcapped. rows: [..., d_model], values of
+  // unembed.hook_in in the model's dtype on its device -> [..., d_vocab].
+  absl::StatusOr<at::Tensor> Unembed(const at::Tensor& rows) const;
 
   const ModelSource& source() const { return *source_; }
   const ModelConfig& config() const { return source_->config(); }

@@ -88,21 +88,6 @@ v1::DType ToProto(at::ScalarType dtype) {
   return dtype == at::kBFloat16 ? v1::BFLOAT16 : v1::FLOAT32;
 }
 
-// SAELens' names.
-const char* NormalizeName(dictionary::Normalize normalize) {
-  switch (normalize) {
-    case dictionary::Normalize::kNone:
-      return "none";
-    case dictionary::Normalize::kExpectedAverageOnlyIn:
-      return "expected_average_only_in";
-    case dictionary::Normalize::kConstantNormRescale:
-      return "constant_norm_rescale";
-    case dictionary::Normalize::kLayerNorm:
-      return "layer_norm";
-  }
-  return "";
-}
-
 void Fill(const std::optional<engine::Measurement>& measured,
           v1::Measurement* (v1::DictionaryInfo::*field)(),
           v1::DictionaryInfo* info) {
@@ -240,7 +225,7 @@ v1::DictionaryInfo ToProto(const engine::DictionaryStatus& status) {
   info.set_dtype(ToProto(manifest.dtype));
   info.set_processing(ToProto(manifest.processing));
   info.set_digest(DigestBytes(status.digest));
-  info.set_normalize_activations(NormalizeName(manifest.normalize));
+  info.set_normalize_activations(dictionary::NormalizeName(manifest.normalize));
   info.set_apply_b_dec_to_input(manifest.apply_b_dec_to_input);
   info.set_fold_w_dec_norm(manifest.fold_w_dec_norm);
   info.set_prepend_bos(manifest.prepend_bos);

@@ -41,7 +41,7 @@ def random_model(shape):
 
     torch.manual_seed(0)
     if shape is GPT2:
-        return GPT2LMHeadModel(GPT2Config()).eval()
+        return GPT2LMHeadModel(GPT2Config(n_ctx=1024)).eval()
     config = GPTNeoXConfig(
         vocab_size=50_304,
         hidden_size=512,
@@ -102,13 +102,11 @@ class Peer:
     layer, read one activation from the cache, encode it."""
 
     def __init__(self, shape, model_folder, model, dictionary_folder):
+        from harness.peers import hooked_transformer
         from sae_lens import SAE
-        from transformer_lens import HookedTransformer
 
         self.shape = shape
-        self.model = HookedTransformer.from_pretrained_no_processing(
-            str(model_folder), hf_model=model, device="cpu"
-        )
+        self.model = hooked_transformer(model_folder, model)
         self.sae = SAE.load_from_disk(str(dictionary_folder), device="cpu")
 
     @torch.no_grad()

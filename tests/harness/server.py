@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import threading
+import time
+import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -41,13 +43,10 @@ class Server:
     a later server, which then finds the earlier one's cache.
     """
 
-    def __init__(self, folder, catalog, *flags, threads=None):
+    def __init__(self, folder, catalog, *flags):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "catalog.textproto").write_text(catalog)
-        environment = dict(os.environ)
-        if threads:
-            environment["OMP_NUM_THREADS"] = str(threads)
         command = [
             str(binary()),
             f"--catalog={self.folder / 'catalog.textproto'}",
@@ -63,7 +62,6 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=environment,
             )
         self.grpc, self.http = self._wait_until_ready()
 
@@ -84,6 +82,17 @@ class Server:
 
     def log(self):
         return (self.folder / "server.log").read_text()
+
+    def wait_until_loaded(self):
+        """Returns when every entry of the catalog is resident or has failed."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return self.get("/readyz")
+            except urllib.error.HTTPError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise
+            time.sleep(0.01)
 
     def get(self, path):
         """The body of a page of the HTTP port."""

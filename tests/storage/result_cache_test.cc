@@ -242,7 +242,7 @@ TEST_F(ResultCacheTest, AFullQueueDropsAndCounts) {
 
 TEST_F(ResultCacheTest, TheDiskStaysBelowTheCap) {
   constexpr size_t kRecord = 64 << 10;
-  constexpr int64_t kCap = 8 << 20;
+  constexpr int64_t kCap = 4 << 20;
   // The information log, manifests and options are not the cache's content.
   constexpr int64_t kOverhead = 256 << 10;
   options_.capacity_bytes = kCap;
@@ -262,7 +262,7 @@ TEST_F(ResultCacheTest, TheDiskStaysBelowTheCap) {
   RecordProperty("peak_bytes", static_cast<int>(peak));
   EXPECT_LE(peak, kCap + kOverhead);
   EXPECT_LE(cache_->GetStatistics().disk_bytes, kCap);
-  EXPECT_GT(cache_->GetStatistics().disk_bytes, kCap / 2);
+  EXPECT_GT(cache_->GetStatistics().disk_bytes, kCap / 4);
   // The newest are there, the oldest are not.
   EXPECT_TRUE(Has(kRecords - 1, kRecord));
   EXPECT_TRUE(Has(kRecords - 20, kRecord));

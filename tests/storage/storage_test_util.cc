@@ -44,7 +44,11 @@ std::shared_ptr<const Record> NumberedRecord(uint64_t n, size_t bytes) {
   noise.dtype = DType::kBFloat16;
   noise.shape = {static_cast<int64_t>(bytes / 2)};
   noise.bytes.resize(bytes / 2 * 2);
-  for (char& byte : noise.bytes) byte = static_cast<char>(random() >> 56);
+  for (size_t i = 0; i < noise.bytes.size(); i += sizeof(uint64_t)) {
+    const uint64_t word = random();
+    std::memcpy(noise.bytes.data() + i, &word,
+                std::min(sizeof(word), noise.bytes.size() - i));
+  }
   Array number;
   number.dtype = DType::kInt64;
   number.bytes.resize(sizeof(n));

@@ -1,10 +1,10 @@
 """The Python client of the Cupola interpretability server.
 
-    import cupola
+import cupola
 
-    with cupola.connect("localhost:7070") as client:
-        sae = client.dictionary("smollm2-135m/l12-resid")
-        print(sae.features("The capital of France is Paris").top(10))
+with cupola.connect("localhost:7070") as client:
+    sae = client.dictionary("smollm2-135m/l12-resid")
+    print(sae.features("The capital of France is Paris").top(10))
 """
 
 from .client import Client, connect

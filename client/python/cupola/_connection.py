@@ -71,9 +71,10 @@ class Connection:
             if credentials is None
             else grpc.secure_channel(self.target, credentials, options)
         )
-        self.catalog = _protos.catalog_grpc.CatalogStub(self._channel)
-        self.analysis = _protos.analysis_grpc.AnalysisStub(self._channel)
-        self.admin = _protos.admin_grpc.AdminStub(self._channel)
+        stubs: Any = _protos  # generated without types
+        self.catalog = stubs.catalog_grpc.CatalogStub(self._channel)
+        self.analysis = stubs.analysis_grpc.AnalysisStub(self._channel)
+        self.admin = stubs.admin_grpc.AdminStub(self._channel)
         # gRPC's health protocol. Its request for the whole server is an empty
         # message, and its answer one enum field, so it needs no stubs.
         self._health = self._channel.unary_unary(
@@ -98,7 +99,10 @@ class Connection:
     ) -> Tuple[Any, List[Any]]:
         """The header and the arrays of a streamed answer (see receive)."""
         call = self._start(method, request, model)
-        return self._finish(call, lambda: _tensors.receive(call, tensors))
+        answer: Tuple[Any, List[Any]] = self._finish(
+            call, lambda: _tensors.receive(call, tensors)
+        )
+        return answer
 
     def serving(self) -> bool:
         """Whether the server calls itself healthy and ready."""

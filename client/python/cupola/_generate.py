@@ -28,7 +28,10 @@ class Versions(NamedTuple):
 
 def find_protos(package_root: pathlib.Path) -> Optional[pathlib.Path]:
     """The folder that holds cupola/v1/*.proto, if this is a source tree."""
-    for folder in (package_root.parent.parent / "proto", package_root / "proto"):
+    for folder in (
+        package_root.parent.parent / "proto",
+        package_root / "proto",
+    ):
         if (folder / "cupola" / "v1").is_dir():
             return folder
     return None

@@ -12,7 +12,8 @@ from typing import Any, Sequence
 
 # Everything a page of ours may use; under .cupola, so that it touches no other.
 STYLE = """
-.cupola{font:13px/1.5 system-ui,sans-serif;max-width:62rem;text-align:left}
+.cupola{font:13px/1.5 system-ui,sans-serif;max-width:62rem;text-align:left;
+ margin:.2rem 0 .8rem}
 .cupola *{box-sizing:border-box}
 .cupola .head{display:flex;flex-wrap:wrap;gap:.2rem 1rem;align-items:baseline;
  margin:0 0 .5rem}
@@ -141,7 +142,9 @@ def info_card(info: Any) -> str:
         if value is None or value == "" or value == ():
             continue
         if field.name == "hook_points":
-            shown = f"{len(value)}"
+            shown = str(len(value))
+        elif field.name == "digest":
+            shown = value[:16] + "…"
         elif dataclasses.is_dataclass(value):
             shown = ", ".join(
                 f"{part.name} {cell(value, part.name)}"
@@ -149,8 +152,9 @@ def info_card(info: Any) -> str:
             )
         else:
             shown = cell(info, field.name)
-        heading = field.name.replace("_", " ")
-        parts.append(f"<tr><th>{text(heading)}</th><td>{text(shown)}</td></tr>")
+        parts.append(
+            f"<tr><th>{text(field.name)}</th><td>{text(shown)}</td></tr>"
+        )
     parts.append("</table></div>")
     return "".join(parts)
 
@@ -167,7 +171,7 @@ def cell(entry: Any, attribute: str) -> str:
     if value is None or value == "":
         return ""
     if attribute.endswith("_bytes"):
-        return sizetext(value)
+        return size_text(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -177,7 +181,7 @@ def cell(entry: Any, attribute: str) -> str:
     return str(value)
 
 
-def sizetext(size: float) -> str:
+def size_text(size: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             break
@@ -191,6 +195,8 @@ def text(value: Any) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f} ms" if seconds < 0.01 else (
-        f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
+    return (
+        f"{seconds * 1e3:.2f} ms"
+        if seconds < 0.01
+        else (f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.1f} s")
     )

@@ -26,7 +26,9 @@ def features(answer: Features, latent: Optional[int], top: int) -> str:
     # The first token is an attention sink whose activations are often orders
     # of magnitude above all others: it must not set the scale or the ranking.
     later = answer.position > 0
-    ranked = later if answer.prompt_token_ids and later.any() else ~later | later
+    ranked = (
+        later if answer.prompt_token_ids and later.any() else ~later | later
+    )
     latents, rows, values, counts = answer.strongest(top, ranked)
     if latent is not None and latent not in latents:
         column = csr[:, [latent]].toarray()[:, 0] * ranked
@@ -54,7 +56,9 @@ def features(answer: Features, latent: Optional[int], top: int) -> str:
     parts.append(_head(answer))
     chosen = None if latent is None else list(latents).index(latent)
     for i in ("all", *range(len(latents))):
-        checked = " checked" if i == ("all" if chosen is None else chosen) else ""
+        checked = (
+            " checked" if i == ("all" if chosen is None else chosen) else ""
+        )
         parts.append(
             f'<input type="radio" name="{uid}" id="{uid}-{i}"{checked}>'
         )
@@ -62,12 +66,13 @@ def features(answer: Features, latent: Optional[int], top: int) -> str:
     peak = float(values.max()) if len(values) else 0.0
     parts.append(_table(uid, answer, texts, latents, rows, values, counts))
     parts.append(
-        '<div class="foot dim">0<span class="scale"></span>'
+        '<div class="foot"><span class="dim">0</span>'
+        '<span class="scale"></span><span class="dim">'
         f"{peak:.3g} (of one latent: its own largest)"
     )
     if not ranked.all():
         parts.append(" · position 0 sets neither the scale nor the ranking")
-    parts.append("</div></div>")
+    parts.append("</span></div></div>")
     return "".join(parts)
 
 
@@ -156,12 +161,12 @@ def _token_blocks(
             for j, word in enumerate(words[:budget]):
                 row_ = where.get((i, j))
                 if row_ is None:
-                    parts.append(f'<span class="off">{_token_text(word)}</span>')
+                    parts.append(
+                        f'<span class="off">{_token_text(word)}</span>'
+                    )
                     continue
                 title = f"position {j} · id {ids[j]}"
-                parts.append(
-                    _token(word, title, latents[row_], shades[row_])
-                )
+                parts.append(_token(word, title, latents[row_], shades[row_]))
             parts.append("</div>")
             budget -= len(words)
         left = sum(map(len, texts)) - _MAX_TOKENS

@@ -107,9 +107,7 @@ def positions_message(
     """None (all), an int, a list, or one list per prompt."""
     if positions is None:
         return None
-    if is_int(positions):
-        positions = [positions]  # type: ignore[list-item]
-    entries = _items(positions)
+    entries = [positions] if is_int(positions) else _items(positions)
     if entries is None:
         raise InvalidArgument(
             "positions: expected None, an integer, a list of integers or one "

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +23,8 @@ from .errors import DataLoss, InvalidArgument
 _T = _protos.tensor
 
 # Element types as they lie in the bytes (little-endian). numpy has no bfloat16:
-# its bits travel as uint16 and become float32 in from_wire.
-_WIRE = {
+# its bits travel as uint16 and become float32 in receive.
+_WIRE: Dict[_T.DType, np.dtype[Any]] = {
     _T.FLOAT32: np.dtype("<f4"),
     _T.BFLOAT16: np.dtype("<u2"),
     _T.FLOAT16: np.dtype("<f2"),
@@ -31,9 +40,7 @@ def to_tensor(array: NDArray[Any]) -> _protos.tensor.Tensor:
     for code, dtype in _WIRE.items():
         if array.dtype == dtype and code != _T.BFLOAT16:
             data = np.ascontiguousarray(array, dtype)
-            return _T.Tensor(
-                dtype=code, shape=data.shape, data=data.tobytes()
-            )
+            return _T.Tensor(dtype=code, shape=data.shape, data=data.tobytes())
     raise TypeError(f"no wire type for {array.dtype}")
 
 
@@ -47,7 +54,7 @@ def to_rows(inputs: Any, width: int) -> NDArray[np.float32]:
     if isinstance(inputs, (list, tuple)) and all(
         np.ndim(item) > 1 for item in inputs
     ):
-        inputs = np.concatenate([np.asarray(i) for i in inputs] or [[]])
+        inputs = np.concatenate(list(inputs)) if inputs else inputs
     try:
         array = np.asarray(inputs)
     except ValueError as error:  # ragged
@@ -57,15 +64,12 @@ def to_rows(inputs: Any, width: int) -> NDArray[np.float32]:
             f"inputs: expected an array of numbers, got {array.dtype}"
         )
     shape = array.shape
-    if shape[-1:] == (width,):
-        array = array.reshape(-1, width)
-    elif array.ndim > 2 and math.prod(shape[1:]) == width:
-        array = array.reshape(-1, width)
-    else:
+    split = array.ndim > 2 and math.prod(shape[1:]) == width
+    if shape[-1:] != (width,) and not split:
         raise InvalidArgument(
             f"inputs: expected shape [n, {width}], got {list(shape)}"
         )
-    return np.ascontiguousarray(array, np.float32)
+    return np.ascontiguousarray(array.reshape(-1, width), np.float32)
 
 
 def receive(
@@ -125,7 +129,7 @@ def _allocate(tensor: _protos.tensor.Tensor) -> Optional[NDArray[Any]]:
 def _fill(holes: List[NDArray[Any]], call: Iterator[Any]) -> None:
     """Spreads the chunks of `call` over `holes`."""
     targets = iter(holes)
-    target: memoryview = memoryview(b"")
+    target = memoryview(b"")
     expected = sum(hole.nbytes for hole in holes)
     received = 0
     for message in call:
@@ -135,7 +139,7 @@ def _fill(holes: List[NDArray[Any]], call: Iterator[Any]) -> None:
             break
         while len(chunk):
             if not len(target):
-                target = memoryview(next(targets)).cast("B")
+                target = next(targets).data.cast("B")
             part = min(len(target), len(chunk))
             target[:part] = chunk[:part]
             target, chunk = target[part:], chunk[part:]
@@ -144,5 +148,3 @@ def _fill(holes: List[NDArray[Any]], call: Iterator[Any]) -> None:
             f"the answer should be {expected} bytes of chunks, got "
             f"{'more' if received > expected else received}"
         )
-
-

@@ -114,7 +114,7 @@ class Client:
         )
 
     def self_check(self, name: str) -> DictionaryInfo:
-        """Measures a dictionary on sample text again (L0, FVU, dead latents)."""
+        """Measures a dictionary on sample text again: L0, FVU and the like."""
         info = self._entry(
             self._connection.catalog.SelfCheck,
             _protos.catalog.SelfCheckRequest(name=name),
@@ -218,7 +218,9 @@ class Client:
         )
 
     def _as_dictionary(self, value: Union[str, Dictionary]) -> Dictionary:
-        return value if isinstance(value, Dictionary) else self.dictionary(value)
+        return (
+            value if isinstance(value, Dictionary) else self.dictionary(value)
+        )
 
     def _token_strings(
         self, provenance: Provenance, prompts: List[List[int]]

@@ -222,7 +222,9 @@ class Pair:
         return f"Pair({self.input.name!r}, {self.output.name!r})"
 
 
-def _or_rows(array: Optional[NDArray[Any]], default: NDArray[Any]) -> NDArray[Any]:
+def _or_rows(
+    array: Optional[NDArray[Any]], default: NDArray[Any]
+) -> NDArray[Any]:
     """`array`, or `default` where the server left it out."""
     return default if array is None or len(array) != len(default) else array
 
@@ -234,4 +236,3 @@ def _top_k(top_k: Optional[int]) -> int:
     if value == 0:
         raise InvalidArgument("top_k: expected at least 1, or None for all")
     return value
-

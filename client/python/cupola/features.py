@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,13 +73,17 @@ class Features(Answer):
         import pandas
 
         rows = np.repeat(np.arange(len(self)), np.diff(self.csr.indptr))
-        columns = {"prompt": self.prompt[rows], "position": self.position[rows]}
+        columns: Dict[str, Any] = {
+            "prompt": self.prompt[rows],
+            "position": self.position[rows],
+        }
         if self.prompt_token_ids:
             columns["token_id"] = self.token_ids[rows]
             columns["token"] = np.array(self.tokens, object)[rows]
         columns["latent"] = self.csr.indices
         columns["activation"] = self.csr.data
-        return pandas.DataFrame(columns)
+        frame: pandas.DataFrame = pandas.DataFrame(columns)
+        return frame
 
     def top(self, n: int = 10) -> pandas.DataFrame:
         """The `n` latents with the largest activation, strongest first.
@@ -90,7 +94,7 @@ class Features(Answer):
         import pandas
 
         latents, rows, values, counts = self.strongest(n)
-        columns: Any = {
+        columns: Dict[str, Any] = {
             "latent": latents,
             "max_activation": values,
             "active_tokens": counts,
@@ -99,7 +103,8 @@ class Features(Answer):
         }
         if self.prompt_token_ids:
             columns["token"] = np.array(self.tokens, object)[rows]
-        return pandas.DataFrame(columns)
+        frame: pandas.DataFrame = pandas.DataFrame(columns)
+        return frame
 
     def strongest(
         self, n: int, among: Optional[NDArray[np.bool_]] = None

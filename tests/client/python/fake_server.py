@@ -105,6 +105,7 @@ class FakeServer(
         self.requests = []
         self.failures = []  # (StatusCode, message, trailing metadata), in turn
         self.stall = None  # an Event to wait for before answering
+        self.stalled = threading.Event()
         self.cancelled = threading.Event()
         self.chunk_bytes = None  # puts all data into chunks of this size
         self.drop_last_chunk = False
@@ -149,6 +150,7 @@ class FakeServer(
             context.abort(code, message)
         if self.stall:
             context.add_callback(self.cancelled.set)
+            self.stalled.set()
             self.stall.wait()
 
     # Catalog.
@@ -165,9 +167,11 @@ class FakeServer(
 
     def List(self, request, context):
         self._enter("List", request, context)
-        return protos.catalog.ListResponse(
+        answer = protos.catalog.ListResponse(
             models=[MODEL], dictionaries=DICTIONARIES
         )
+        del answer.models[0].hook_points[:]
+        return answer
 
     def Describe(self, request, context):
         self._enter("Describe", request, context)

@@ -151,11 +151,18 @@ def _prepend_bos(fields: Dict[str, Any], special: Dict[str, str]) -> Any:
         raise ValueError("add_bos_token is set, but there is no BOS token")
     bos = special["bos_token"]
     first = {"SpecialToken": {"id": bos, "type_id": 0}}
-    texts = [{"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB")]
+    texts = [
+        {"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB")
+    ]
     return {
         "type": "TemplateProcessing",
         "single": [first, texts[0]],
-        "pair": [first, texts[0], {"SpecialToken": {"id": bos, "type_id": 1}}, texts[1]],
+        "pair": [
+            first,
+            texts[0],
+            {"SpecialToken": {"id": bos, "type_id": 1}},
+            texts[1],
+        ],
         "special_tokens": {
             bos: {
                 "id": bos,

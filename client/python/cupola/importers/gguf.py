@@ -96,7 +96,9 @@ def _read(source: Path) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         reader = GGUFReader(source)
         fields = {name: f.contents() for name, f in reader.fields.items()}
     except Exception as error:  # the reader checks little and raises anything
-        raise ImportFailed(f"{source} is not a readable GGUF: {error}") from None
+        raise ImportFailed(
+            f"{source} is not a readable GGUF: {error}"
+        ) from None
     return fields, {tensor.name: tensor for tensor in reader.tensors}
 
 
@@ -122,7 +124,10 @@ def _config(fields: Dict[str, Any], tensors: Dict[str, Any]) -> Dict[str, Any]:
             "the model scales its rotary frequencies (long-context Llama 3.1 "
             "and later do), which a GGUF does not state exactly"
         )
-    heads, width = int(get("attention.head_count")), int(get("embedding_length"))
+    heads, width = (
+        int(get("attention.head_count")),
+        int(get("embedding_length")),
+    )
     head_dim = int(get("attention.key_length", width // heads))
     if int(get("attention.value_length", head_dim)) != head_dim:
         raise ImportFailed("keys and values of different widths")
@@ -189,19 +194,21 @@ def _weights(
 
 def _loader(
     tensor: Any, shape: Tuple[int, ...], heads: int
-) -> Callable[[], NDArray[np.float32]]:
-    def load() -> NDArray[np.float32]:
+) -> Callable[[], NDArray[Any]]:
+    def load() -> NDArray[Any]:
         from gguf.quants import dequantize
 
-        array = dequantize(tensor.data, tensor.tensor_type).reshape(shape)
+        array: NDArray[Any] = dequantize(
+            tensor.data, tensor.tensor_type
+        ).reshape(shape)
         if heads:
             array = unpermute(array, heads)
-        return np.ascontiguousarray(array, dtype="<f4")
+        return np.ascontiguousarray(array, "<f4")
 
     return load
 
 
-def unpermute(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+def unpermute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
     """Undoes llama.cpp's order of query and key rows.
 
     llama.cpp rotates neighbouring rows (2i, 2i + 1) of a head, Hugging Face
@@ -210,7 +217,8 @@ def unpermute(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """
     out, width = rows.shape
     pairs = rows.reshape(heads, out // heads // 2, 2, width)
-    return pairs.swapaxes(1, 2).reshape(out, width)
+    halves: NDArray[Any] = pairs.swapaxes(1, 2).reshape(out, width)
+    return halves
 
 
 def _write_json(path: Path, value: Dict[str, Any]) -> None:

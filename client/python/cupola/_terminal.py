@@ -1,0 +1,204 @@
+"""What the `cupola` command prints: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ._html import cell, seconds_text
+from .features import Features
+from .info import Status
+from .results import Activations, Answer
+
+# Columns of the tables of entries: heading (# for numbers) and attribute.
+_MODEL_COLUMNS = {
+    "family": "family",
+    "#layers": "n_layers",
+    "#d_model": "d_model",
+    "#context": "n_ctx",
+    "dtype": "dtype",
+    "device": "device",
+    "#resident": "resident_bytes",
+}
+_DICTIONARY_COLUMNS = {
+    "kind": "kind",
+    "architecture": "architecture",
+    "hook point": "hook_in",
+    "#d_in": "d_in",
+    "#d_sae": "d_sae",
+    "#L0": "measured.l0",
+    "#FVU": "measured.fvu",
+}
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def show_models(entries: Sequence[Any]) -> None:
+    _show_entries(entries, _MODEL_COLUMNS)
+
+
+def show_dictionaries(entries: Sequence[Any]) -> None:
+    _show_entries(entries, _DICTIONARY_COLUMNS)
+
+
+def _show_entries(entries: Sequence[Any], columns: Dict[str, str]) -> None:
+    table = _table("name", "state", *columns)
+    styles = {"resident": "green", "failed": "red", "loading": "yellow"}
+    for entry in entries:
+        table.add_row(
+            Text(entry.name, "bold"),
+            Text(entry.state, styles.get(entry.state, "")),
+            *(Text(cell(entry, attribute)) for attribute in columns.values()),
+        )
+    console = Console()
+    console.print(table)
+    for entry in entries:
+        for note in (entry.failure, *getattr(entry, "warnings", ())):
+            if note:
+                console.print(Text(f"{entry.name}: {note}", "red"))
+
+
+def show_features(answer: Features, top: int) -> None:
+    table = _table("#", "token", "latent and activation, strongest first")
+    for position, token, strongest in zip(
+        answer.position, answer.tokens, answer.top_per_token(top)
+    ):
+        line = Text()
+        for latent, value in strongest:
+            line.append(f"{latent:>6}", "bold cyan")
+            line.append(f" {_three_digits(value):<7}")
+        table.add_row(str(position), Text(repr(token)), line)
+    console = Console()
+    console.print(table)
+    console.print(_origin(answer))
+
+
+def features_json(answer: Features, top: Optional[int]) -> Dict[str, Any]:
+    strongest = answer.top_per_token(top or answer.csr.shape[1])
+    return {
+        **_origin_fields(answer),
+        "tokens": [
+            {
+                "position": position,
+                "token_id": token_id,
+                "token": token,
+                "latents": [list(pair) for pair in pairs],
+            }
+            for position, token_id, token, pairs in zip(
+                answer.position.tolist(),
+                answer.token_ids.tolist(),
+                answer.tokens,
+                strongest,
+            )
+        ],
+    }
+
+
+def show_activations(answer: Activations, tokens: List[str]) -> None:
+    """Of an answer for one prompt, with that prompt's tokens."""
+    console = Console()
+    for name in answer:
+        array = answer[name][0]
+        table = _table("#", "token", "#norm", "first values")
+        table.title = f"{escape(name)} {escape(str(list(array.shape)))}"
+        table.title_justify = "left"
+        for position, row in zip(
+            answer.positions[0], array.reshape(len(array), -1)
+        ):
+            shown = " ".join(f"{value:9.4g}" for value in row[:5])
+            table.add_row(
+                str(position),
+                Text(repr(tokens[position])),
+                _three_digits(float(np.linalg.norm(row.astype(np.float64)))),
+                shown + (" …" if len(row) > 5 else ""),
+            )
+        console.print(table)
+    console.print(_origin(answer))
+
+
+def activations_json(answer: Activations) -> Dict[str, Any]:
+    """Of an answer for one prompt."""
+    return {
+        **_origin_fields(answer),
+        "token_ids": answer.token_ids[0],
+        "positions": answer.positions[0].tolist(),
+        "activations": {name: answer[name][0].tolist() for name in answer},
+    }
+
+
+def show_tokens(ids: List[int], tokens: List[str]) -> None:
+    table = _table("#", "#id", "token")
+    for i, (index, token) in enumerate(zip(ids, tokens)):
+        table.add_row(str(i), str(index), Text(repr(token)))
+    Console().print(table)
+
+
+def show_status(status: Status) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    ready = "[green]ready[/]" if status.serving else "[red]not ready[/]"
+    table.add_row("[bold]server[/]", f"{escape(status.target)}, {ready}")
+    for prefix, part in (("", status.server), ("cache ", status.cache)):
+        for field in dataclasses.fields(part):
+            shown = cell(part, field.name)
+            name = field.name
+            if name.endswith("_seconds"):
+                shown = seconds_text(getattr(part, name))
+            for unit in ("_seconds", "_bytes"):
+                if name.endswith(unit):
+                    name = name[: -len(unit)]
+            if shown:
+                table.add_row(prefix + name.replace("_", " "), escape(shown))
+    Console().print(table)
+
+
+def _table(*headings: str) -> Table:
+    """Headings that start with # stand over numbers."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in headings:
+        number = heading.startswith("#")
+        table.add_column(
+            (heading[1:] or "#") if number else heading,
+            justify="right" if number else "left",
+            overflow="fold",
+        )
+    return table
+
+
+def _origin(answer: Answer) -> str:
+    """Where the answer came from and how long it took."""
+    seconds = answer.seconds
+    trip = f"round trip {seconds_text(seconds.round_trip)}"
+    if answer.from_cache:
+        return f"[green]from cache[/] in {seconds_text(seconds)}, {trip}"
+    return (
+        f"computed in {seconds_text(seconds)} (queue "
+        f"{seconds_text(seconds.queue)}, compute "
+        f"{seconds_text(seconds.compute)}), {trip}"
+    )
+
+
+def _origin_fields(answer: Answer) -> Dict[str, Any]:
+    made = answer.provenance
+    return {
+        "model": made.model,
+        "model_digest": made.model_digest,
+        "dictionary": made.dictionary,
+        "dictionary_digest": made.dictionary_digest,
+        "dtype": made.dtype,
+        "processing": made.processing,
+        "from_cache": made.from_cache,
+        "seconds": vars(made.seconds),
+    }
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

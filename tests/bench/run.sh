@@ -1,0 +1,21 @@
+#!/bin/bash
+# Sets up, builds, and prints the benchmark tables. The machine should be idle.
+#
+#   tests/bench/run.sh [OPTION...]     options go to features_vs_peer.py
+set -euo pipefail
+# shellcheck source=deploy/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../deploy/common.sh"
+
+cd "$CUPOLA_ROOT"
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
+export HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false
+deploy/install-deps.sh --tests
+deploy/build.sh cupola_server cache_latency
+
+say
+grep -m 1 'model name' /proc/cpuinfo | sed 's/.*: //' || true
+say "$(nproc) cores, 2 threads, $(date -u +%F)"
+say
+"$PYTHON" tests/bench/features_vs_peer.py "$@"
+say
+"$PYTHON" tests/bench/footprint.py

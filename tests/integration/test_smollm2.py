@@ -1,0 +1,93 @@
+"""The demo: SmolLM2-135M with its dictionaries, from text to features."""
+
+import os
+import subprocess
+import sys
+
+import cupola
+import pytest
+from harness.server import ROOT, Server
+
+PARIS = "The capital of France is Paris"
+RESID = "smollm2-135m/l12-resid"
+
+
+@pytest.fixture(scope="module")
+def server(smollm2_catalog, tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("smollm2"), smollm2_catalog) as server:
+        server.wait_until_loaded()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with cupola.connect(server.grpc) as client:
+        yield client
+
+
+def test_latent_50_fires_on_france_and_paris(client):
+    features = client.dictionary(RESID).features(PARIS, latents=[50])
+    column = features.csr.toarray()[:, 50]
+    fired = {
+        token: value for token, value in zip(features.tokens, column) if value > 0
+    }
+    assert fired[" France"] == pytest.approx(4.4, abs=0.05)
+    assert fired[" Paris"] == pytest.approx(4.6, abs=0.05)
+
+
+def test_topk_keeps_at_most_32(client):
+    features = client.dictionary(RESID).features(PARIS)
+    assert features.csr.shape == (7, 4608)
+    assert features.csr.getnnz(axis=1).max() <= 32
+
+
+def test_measured_at_load_as_the_demo_says(client):
+    """The server measures on its own sample text, so the bounds are wide; a wrong
+    tap, BOS or processing would miss them by far."""
+    measured = client.describe(RESID).measured
+    assert measured.l0 == pytest.approx(32, abs=0.5)
+    assert 0.05 < measured.fvu < 0.3
+    pair = client.describe("smollm2-135m/l12-mlp")
+    assert 0.1 < pair.measured.fvu < 0.4
+    assert 0.2 < pair.measured_out.fvu < 0.6
+
+
+def test_reconstruction(client):
+    rebuilt = client.dictionary(RESID).reconstruct(PARIS, positions=range(1, 7))
+    assert len(rebuilt) == 6
+    assert rebuilt.fvu < 0.3
+    assert rebuilt.l0 == pytest.approx(32, abs=0.5)
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "cupola.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "120"},
+        check=False,
+    )
+
+
+def test_the_command_line_prints_the_table_and_the_cache(server):
+    arguments = ["--server", server.grpc, "features", RESID, PARIS + "."]
+    first, second = command(*arguments), command(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "Paris" in first.stdout
+    assert "4608" in first.stdout or "latent" in first.stdout
+    assert second.returncode == 0
+    assert "cache" in second.stdout + second.stderr
+
+
+def test_the_tour(server):
+    tour = subprocess.run(
+        [sys.executable, ROOT / "deploy/demo/tour.py", "--address", server.grpc],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert tour.returncode == 0, tour.stderr
+    assert "both answers are identical" in tour.stdout
+    assert "second answer: from the cache" in tour.stdout

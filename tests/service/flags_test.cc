@@ -1,0 +1,119 @@
+#include "server/flags.h"
+
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace cupola {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(FlagsTest, Defaults) {
+  const auto flags = ParseFlags({"--catalog", "c"});
+  ASSERT_TRUE(flags.ok()) << flags.status();
+  EXPECT_EQ(flags->catalog, "c");
+  EXPECT_EQ(flags->listen.host, "127.0.0.1");
+  EXPECT_EQ(flags->listen.port, 7070);
+  EXPECT_EQ(flags->http.port, 7071);
+  EXPECT_EQ(flags->cache_bytes, 10LL << 30);
+  EXPECT_EQ(flags->device, "auto");
+  EXPECT_TRUE(flags->self_check);
+  EXPECT_FALSE(flags->reflection);
+}
+
+TEST(FlagsTest, BothWaysToWriteAValue) {
+  const auto flags = ParseFlags(
+      {"--catalog=c", "--listen", "0.0.0.0:0", "--http=[::1]:80",
+       "--cache_dir", "/tmp/x", "--cache_bytes", "512M",
+       "--cache_memory_bytes=7", "--device", "cuda:1", "--no-self_check",
+       "--reflection", "--drain_seconds=5", "--log_level", "debug",
+       "--threads=2", "--batch_tokens", "64", "--model_root=/models"});
+  ASSERT_TRUE(flags.ok()) << flags.status();
+  EXPECT_EQ(flags->listen.host, "0.0.0.0");
+  EXPECT_EQ(flags->listen.port, 0);
+  EXPECT_EQ(flags->http.host, "[::1]");
+  EXPECT_EQ(flags->http.port, 80);
+  EXPECT_EQ(flags->cache_bytes, 512LL << 20);
+  EXPECT_EQ(flags->cache_memory_bytes, 7);
+  EXPECT_EQ(flags->device, "cuda:1");
+  EXPECT_FALSE(flags->self_check);
+  EXPECT_TRUE(flags->reflection);
+  EXPECT_EQ(flags->drain_seconds, 5);
+  EXPECT_EQ(flags->log_level, "debug");
+  EXPECT_EQ(flags->threads, 2);
+  EXPECT_EQ(flags->batch_tokens, 64);
+  EXPECT_EQ(flags->model_root, "/models");
+}
+
+TEST(FlagsTest, HttpCanBeOff) {
+  const auto flags = ParseFlags({"--catalog=c", "--http=off"});
+  ASSERT_TRUE(flags.ok()) << flags.status();
+  EXPECT_FALSE(flags->http_enabled);
+}
+
+TEST(FlagsTest, HelpAndVersionNeedNoCatalog) {
+  EXPECT_TRUE(ParseFlags({"--help"})->help);
+  EXPECT_TRUE(ParseFlags({"--version"})->version);
+}
+
+TEST(FlagsTest, SizeSuffixes) {
+  const auto size = [](const std::string& text) {
+    return ParseFlags({"--catalog=c", "--cache_bytes", text})->cache_bytes;
+  };
+  EXPECT_EQ(size("0"), 0);
+  EXPECT_EQ(size("3K"), 3072);
+  EXPECT_EQ(size("2T"), 2LL << 40);
+}
+
+struct BadLine {
+  std::vector<std::string> arguments;
+  std::vector<std::string> says;
+};
+
+TEST(FlagsTest, BadLines) {
+  const std::vector<BadLine> cases = {
+      {{}, {"--catalog is missing"}},
+      {{"--catalog=c", "--colour=red"}, {"--colour is unknown"}},
+      {{"--catalog=c", "--no-listen"}, {"--no-listen is unknown"}},
+      {{"catalog"}, {"\"catalog\" is no flag"}},
+      {{"--catalog"}, {"--catalog needs a value"}},
+      {{"--catalog="}, {"--catalog is \"\""}},
+      {{"--catalog=a", "--catalog=b"}, {"--catalog is given twice"}},
+      {{"--catalog=c", "--listen=7070"}, {"--listen is \"7070\"", "HOST:PORT"}},
+      {{"--catalog=c", "--listen=a:70000"}, {"a:70000"}},
+      {{"--catalog=c", "--listen=a:7070s"}, {"a:7070s"}},
+      {{"--catalog=c", "--listen=::1:7070"}, {"brackets"}},
+      {{"--catalog=c", "--cache_bytes=10X"}, {"--cache_bytes is \"10X\"", "10G"}},
+      {{"--catalog=c", "--cache_bytes=-1"}, {"\"-1\""}},
+      {{"--catalog=c", "--cache_bytes=G"}, {"\"G\""}},
+      {{"--catalog=c", "--cache_bytes=9000000000T"}, {"9000000000T"}},
+      {{"--catalog=c", "--batch_tokens=0"}, {"--batch_tokens is \"0\""}},
+      {{"--catalog=c", "--reflection=maybe"}, {"true or false"}},
+      {{"--catalog=c", "--log_level=loud"}, {"\"loud\"", "debug, info"}},
+  };
+  for (const BadLine& bad : cases) {
+    const auto flags = ParseFlags(bad.arguments);
+    ASSERT_FALSE(flags.ok()) << bad.says[0];
+    EXPECT_EQ(flags.status().code(), absl::StatusCode::kInvalidArgument);
+    const std::string message(flags.status().message());
+    EXPECT_EQ(message.find('\n'), std::string::npos);
+    for (const std::string& part : bad.says) {
+      EXPECT_THAT(message, HasSubstr(part));
+    }
+  }
+}
+
+TEST(FlagsTest, HelpNamesEveryFlagOfTheDesign) {
+  const std::string help = FlagsHelp();
+  for (const char* flag :
+       {"--catalog", "--listen", "--http", "--cache_dir", "--cache_bytes",
+        "--device", "--model_root", "--reflection", "--drain_seconds"}) {
+    EXPECT_THAT(help, HasSubstr(flag));
+  }
+}
+
+}  // namespace
+}  // namespace cupola
