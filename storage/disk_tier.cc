@@ -192,11 +192,11 @@ absl::Status DiskTier::Write(const CacheKey& key,
                              const std::string& encoded_record) {
   absl::ReaderMutexLock lock(&mutex_);
   if (results_ == nullptr) return NotOpen();
-  const absl::Status status = ToStatus(
+  absl::Status status = ToStatus(
       database_->Put(UnsyncedWrite(), results_, EncodeKey(key), encoded_record),
       "cannot write a record");
   if (!status.ok()) return status;
-  unchecked_bytes_ += encoded_record.size();
+  unchecked_bytes_ += static_cast<int64_t>(encoded_record.size());
   if (unchecked_bytes_ < budget_.write_buffer_bytes) return absl::OkStatus();
   unchecked_bytes_ = 0;
   return EnforceCapacity();

@@ -248,8 +248,9 @@ absl::StatusOr<StoredRecord> DecodeRecord(const CacheKey& key,
 int64_t MemoryBytes(const Record& record) {
   int64_t bytes = sizeof(Record);
   for (const Array& array : record) {
-    bytes += sizeof(Array) + array.shape.size() * sizeof(int64_t) +
-             array.bytes.size();
+    bytes += static_cast<int64_t>(sizeof(Array) +
+                                  array.shape.size() * sizeof(int64_t) +
+                                  array.bytes.size());
   }
   return bytes;
 }

@@ -50,9 +50,9 @@ struct ResultCacheStatistics {
 // max_record_bytes (or a quarter of the capacity), those that break an array's
 // invariant, and those that find the queue full or the disk failing are dropped
 // and counted. A written record survives the end of the process at any time.
-// Flush waits until what was put before is written, and makes it survive a loss
-// of power. After a failed write, writes stop for write_retry_delay; reads go
-// on.
+// Flush waits until what was put before is written, or dropped, and makes it
+// survive a loss of power. After a failed write, writes stop for
+// write_retry_delay; reads go on.
 //
 // All methods may be called from any thread. Get reads the disk: not for a gRPC
 // reaction. The byte formats of keys and records are in storage/record.h.
@@ -80,7 +80,7 @@ class ResultCache {
   void Clear();
   void ClearScope(uint64_t scope);
 
-  // Takes no lock that Get or Put wait for.
+  // Some microseconds; never waits for the disk, nor for the writer.
   ResultCacheStatistics GetStatistics() const;
   // Where Open moved a directory that could not be opened, or empty.
   const std::string& MovedAsideTo() const;

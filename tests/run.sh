@@ -49,13 +49,13 @@ print(f"{passed} passed, {counts['failed']} failed, {counts['skipped']} skipped"
 PY
 }
 
-labels='unit|integration' python=1 pytest_paths=(tests client/python/tests)
+labels='unit|integration' python=1 pytest_paths=(tests)
 stress=0 quick=0
 while (($#)); do
   case $1 in
     --quick)
       quick=1 labels=unit
-      pytest_paths=(client/python/tests)
+      pytest_paths=(tests/client)
       ;;
     --label)
       (($# >= 2)) || die "--label needs a name"

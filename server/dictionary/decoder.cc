@@ -41,8 +41,13 @@ void GatherOnCpu(const SparseRows& features, const at::Tensor& W_dec,
 
 // int64 [entries]: the row of each entry, on the CPU.
 at::Tensor EntryRows(const SparseRows& features) {
-  return at::repeat_interleave(features.indptr.diff(),
-                               features.indices.numel());
+  at::Tensor rows = at::empty({features.indices.numel()}, at::kLong);
+  int64_t* data = rows.data_ptr<int64_t>();
+  const int64_t* indptr = features.indptr.const_data_ptr<int64_t>();
+  for (int64_t row = 0; row + 1 < features.indptr.numel(); ++row) {
+    std::fill(data + indptr[row], data + indptr[row + 1], row);
+  }
+  return rows;
 }
 
 at::Tensor GatherOnDevice(const SparseRows& features, const at::Tensor& W_dec) {

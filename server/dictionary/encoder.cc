@@ -66,14 +66,35 @@ class RowSelector {
     return true;
   }
 
+  // Turns `row` into activations, in place.
+  void Densify(float* row) {
+    const int64_t n = manifest_.d_sae;
+    if (manifest_.architecture != Architecture::kTopK) {
+      Transform(row);
+      for (int64_t i = 0; i < n; ++i) row[i] = row[i] > 0 ? row[i] : 0;
+      return;
+    }
+    selected_.clear();
+    SelectTopK(row, n, manifest_.k, 0, &scratch_, &selected_);
+    int64_t next = 0;
+    for (int32_t index : selected_) {
+      std::fill(row + next, row + index, 0.0f);
+      next = index + 1;
+    }
+    std::fill(row + next, row + n, 0.0f);
+  }
+
  private:
   void Transform(float* row) const {
     const int64_t n = manifest_.d_sae;
-    if (manifest_.architecture == Architecture::kJumpRelu) {
-      ApplyJumpRelu(Data(weights_.threshold), n, row);
-    } else if (manifest_.architecture == Architecture::kGated) {
-      ApplyGate(Data(weights_.b_gate), Data(weights_.mag_scale),
-                Data(weights_.b_mag), n, row);
+    switch (manifest_.architecture) {
+      case Architecture::kJumpRelu:
+        return ApplyJumpRelu(Data(weights_.threshold), n, row);
+      case Architecture::kGated:
+        return ApplyGate(Data(weights_.b_gate), Data(weights_.mag_scale),
+                         Data(weights_.b_mag), n, row);
+      default:
+        return;  // selected by size, above a floor of at least 0
     }
   }
 
@@ -198,7 +219,17 @@ absl::StatusOr<SparseRows> EncodeSparse(const Manifest& manifest,
 
 at::Tensor EncodeAll(const Manifest& manifest, const Weights& weights,
                      const at::Tensor& input) {
-  return Activate(manifest, weights, PreActivations(weights, input));
+  const at::Tensor pre = PreActivations(weights, input);
+  if (!pre.device().is_cpu()) return Activate(manifest, weights, pre);
+  float* data = pre.data_ptr<float>();
+  at::parallel_for(0, pre.size(0), 1, [&](int64_t begin, int64_t end) {
+    const EncodeOptions all;
+    RowSelector selector(manifest, weights, all);
+    for (int64_t row = begin; row < end; ++row) {
+      selector.Densify(data + row * manifest.d_sae);
+    }
+  });
+  return pre;
 }
 
 at::Tensor EncodeColumns(const Manifest& manifest, const Weights& weights,

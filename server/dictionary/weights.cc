@@ -84,7 +84,10 @@ absl::StatusOr<at::Tensor> Loader::Encoder() const {
 
 absl::StatusOr<at::Tensor> Loader::Decoder() const {
   ASSIGN_OR_RETURN(at::Tensor W_dec, Read("W_dec"));
-  if (factor_ != 1) W_dec.div_(factor_);
+  // Tied weights: what the encoder gains the decoder loses, so they stay as they
+  // are and activations come out in the unscaled input's units.
+  const bool tied = manifest_.architecture == Architecture::kMatchingPursuit;
+  if (factor_ != 1 && !tied) W_dec.div_(factor_);
   if (decoder_divisor_.defined()) W_dec.div_(decoder_divisor_.unsqueeze(1));
   if (decoder_scale_.defined()) W_dec.mul_(decoder_scale_.unsqueeze(1));
   return W_dec;

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import sys
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from harness.server import ROOT  # noqa: E402  (needs the line above)
 
 K = 32  # latents that a dictionary keeps for a token
-TOKENIZER = ROOT / "tests" / "data" / "tokenizers" / "gpt2"
+TOKENIZER = ROOT / "tests" / "data" / "tokenizers" / "gpt2" / "tokenizer.json"
 
 
 class Shape(NamedTuple):
@@ -62,8 +63,7 @@ def write_model(shape, folder):
     """Saves the model with a tokenizer, as a Hugging Face folder."""
     model = random_model(shape)
     model.save_pretrained(folder)
-    for source in sorted(TOKENIZER.iterdir()):
-        (folder / source.name).write_bytes(source.read_bytes())
+    shutil.copy(TOKENIZER, folder)
     return model
 
 
@@ -97,12 +97,31 @@ def write_dictionary(shape, d_model, folder):
     (folder / "cfg.json").write_text(json.dumps(config))
 
 
+def hooked_transformer(folder, hf_model):
+    """The HookedTransformer that from_pretrained_no_processing would make, from
+    a local folder instead of the model hub."""
+    from transformer_lens import HookedTransformer
+    from transformer_lens import loading_from_pretrained as loading
+
+    name = str(folder)
+    config = loading.get_pretrained_model_config(name, device="cpu")
+    state = loading.get_pretrained_state_dict(name, config, hf_model)
+    model = HookedTransformer(config, move_to_device=False)
+    model.load_and_process_state_dict(
+        state,
+        fold_ln=False,
+        center_writing_weights=False,
+        center_unembed=False,
+        fold_value_biases=False,
+    )
+    return model.eval()
+
+
 class Peer:
     """TransformerLens and SAELens, used as their documentation says: run to the
     layer, read one activation from the cache, encode it."""
 
     def __init__(self, shape, model_folder, model, dictionary_folder):
-        from harness.peers import hooked_transformer
         from sae_lens import SAE
 
         self.shape = shape

@@ -10,36 +10,16 @@ import transformers
 from harness.server import ROOT
 from safetensors.torch import load_file
 
+sys.path.append(str(ROOT / "tests" / "parity" / "model"))
+import make_models  # noqa: E402  (found through the line above)
+
 DEMO = ROOT / "deploy" / "demo"
-D_MODEL, LATENTS = 48, 64
+D_MODEL, LATENTS = 32, 64
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    """A random two-layer Llama with a tokenizer of single bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    folder = tmp_path_factory.mktemp("llama")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=257,
-        hidden_size=D_MODEL,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        bos_token_id=256,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: index for index, letter in enumerate(letters)}
-    tokenizer = Tokenizer(models.BPE({**vocabulary, "<s>": 256}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>"
-    ).save_pretrained(folder)
-    return folder
+    return make_models.make("llama", tmp_path_factory.mktemp("llama"))
 
 
 def run(*arguments):
@@ -89,7 +69,8 @@ def test_the_jacobian_is_autograds(model_folder):
     def output(row):
         return block.mlp(row * gain)
 
-    full = torch.autograd.functional.jacobian(output, x[0])  # [d_out, d_in]
+    with torch.enable_grad():
+        full = torch.autograd.functional.jacobian(output, x[0])  # [d_out, d_in]
     expected = readers[0] @ full @ directions[0].T
     actual = GatedMlp(block).jacobian(x, directions, readers)[0].detach()
     # float32 products of 96 and 48 terms.

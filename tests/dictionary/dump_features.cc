@@ -1,5 +1,5 @@
-// Runs dictionaries for the parity tests: reads one JSON job a line from standard
-// input, writes one JSON answer a line to standard output.
+// Runs dictionaries for the parity tests: reads one JSON job a line from
+// standard input, writes one JSON answer a line to standard output.
 //
 //   {"folder": F, "model_config": HF_CONFIG_JSON, "input": RAW_FLOAT32_ROWS,
 //    "output": PREFIX, "half": "in"|"out", "latents": [..], "top_k": 0,
@@ -74,8 +74,8 @@ absl::StatusOr<Json> Run(const Json& job) {
   ASSIGN_OR_RETURN(const std::string input_path,
                    model::RequiredString(job, "input"));
   ASSIGN_OR_RETURN(std::string bytes, model::ReadFile(input_path));
-  const int64_t rows = static_cast<int64_t>(bytes.size() / sizeof(float)) /
-                       loaded->d_in();
+  const int64_t rows =
+      static_cast<int64_t>(bytes.size() / sizeof(float)) / loaded->d_in();
   const at::Tensor x =
       at::from_blob(bytes.data(), {rows, loaded->d_in()}, at::kFloat).clone();
 
@@ -121,9 +121,8 @@ int main() {
     const absl::StatusOr<Json> job = model::ParseJson(line, "job");
     const absl::StatusOr<Json> answer =
         job.ok() ? Run(*job) : absl::StatusOr<Json>(job.status());
-    std::cout << (answer.ok()
-                      ? *answer
-                      : Json{{"error", answer.status().ToString()}})
+    std::cout << (answer.ok() ? *answer
+                              : Json{{"error", answer.status().ToString()}})
                      .dump()
               << std::endl;
   }

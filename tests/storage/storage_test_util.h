@@ -10,7 +10,8 @@
 
 namespace cupola::storage {
 
-// A fresh directory under the test's temporary one, gone with the object.
+// A fresh directory, on a file system in memory where there is one, gone with
+// the object.
 class TempDirectory {
  public:
   TempDirectory();

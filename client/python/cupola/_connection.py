@@ -61,6 +61,12 @@ class Connection:
             ("grpc.max_receive_message_length", RECEIVE_LIMIT),
             ("grpc.max_send_message_length", -1),  # the server sets the limit
             ("grpc.service_config", _SERVICE_CONFIG),
+            # A notebook's connection idles behind a NAT that forgets it, and
+            # its requests may compute for minutes without a byte.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
         ]
         if _is_loopback(self.target):
             # A proxy of the environment is not on the way to this machine.

@@ -25,10 +25,9 @@ def features(answer: Features, latent: Optional[int], top: int) -> str:
     csr = answer.csr
     # The first token is an attention sink whose activations are often orders
     # of magnitude above all others: it must not set the scale or the ranking.
-    later = answer.position > 0
-    ranked = (
-        later if answer.prompt_token_ids and later.any() else ~later | later
-    )
+    ranked = answer.position > 0
+    if not answer.prompt_token_ids or not ranked.any():
+        ranked = np.ones(len(answer), bool)
     latents, rows, values, counts = answer.strongest(top, ranked)
     if latent is not None and latent not in latents:
         column = csr[:, [latent]].toarray()[:, 0] * ranked

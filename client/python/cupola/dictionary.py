@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,7 +48,7 @@ class Dictionary:
         self,
         prompts: Optional[Prompts] = None,
         positions: Positions = None,
-        latents: Optional[Sequence[int]] = None,
+        latents: Union[None, int, Sequence[int]] = None,
         top_k: Optional[int] = None,
         min_activation: float = 0.0,
         *,
@@ -64,14 +64,10 @@ class Dictionary:
         request = _protos.analysis.FeaturesRequest(
             dictionary=self.name,
             top_k=_top_k(top_k),
-            min_activation=min_activation,
+            min_activation=float(min_activation),
         )
         if latents is not None:
-            if not len(latents):
-                raise InvalidArgument(
-                    "latents: an empty list; leave it out to ask for all"
-                )
-            request.latents.extend(_requests.unsigned(latents, "latents:"))
+            request.latents.extend(_latents(latents))
         self._set_source(request, prompts, positions, inputs, prepend_bos)
         connection = self._client._connection
         start = time.perf_counter()
@@ -116,7 +112,7 @@ class Dictionary:
         Takes Features, a scipy sparse matrix or a dense array [n, d_sae].
         Refused for a skip transcoder, whose output also needs its input.
         """
-        csr = csr_rows(features, self.info.d_sae)
+        csr = csr_rows(features, self._loaded_info().d_sae)
         request = _protos.analysis.ReconstructRequest(
             dictionary=self.name,
             features=_protos.common.SparseRows(
@@ -141,6 +137,15 @@ class Dictionary:
         self._set_source(request, prompts, positions, inputs, prepend_bos)
         return self._reconstruct(request)
 
+    def _loaded_info(self) -> DictionaryInfo:
+        """`info` with its sizes, which are zero until the server has opened
+        the dictionary's files."""
+        if not self.info.d_in:
+            info = self._client.load(self.info.name)
+            assert isinstance(info, DictionaryInfo)
+            self.info = info
+        return self.info
+
     def _set_source(
         self,
         request: Any,
@@ -158,7 +163,7 @@ class Dictionary:
                 )
             if isinstance(inputs, Features):
                 inputs = self.decode(inputs)
-            rows = _tensors.to_rows(inputs, self.info.d_in)
+            rows = _tensors.to_rows(inputs, self._loaded_info().d_in)
             request.inputs.CopyFrom(_tensors.to_tensor(rows))
             return
         assert prompts is not None
@@ -227,6 +232,15 @@ def _or_rows(
 ) -> NDArray[Any]:
     """`array`, or `default` where the server left it out."""
     return default if array is None or len(array) != len(default) else array
+
+
+def _latents(latents: Union[int, Sequence[int]]) -> List[int]:
+    several = [latents] if isinstance(latents, int) else list(latents)
+    if not several:
+        raise InvalidArgument(
+            "latents: an empty list; leave it out to ask for all"
+        )
+    return _requests.unsigned(several, "latents:")
 
 
 def _top_k(top_k: Optional[int]) -> int:

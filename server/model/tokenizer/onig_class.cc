@@ -19,13 +19,15 @@ constexpr absl::string_view kSpaces =
     "\\x{9}-\\x{d} \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}"
     "\\x{202f}\\x{205f}\\x{3000}";
 
-// Oniguruma's \w: Alphabetic, M, Nd and Pc, and six superscripts and fractions
-// of Latin-1 that its table for single bytes has. The ASCII part stands first
-// and apart because PCRE2 keeps it in a bitmap.
+// Oniguruma's \w: Alphabetic, M, Nd and Pc. The ASCII part stands first and
+// apart because PCRE2 keeps it in a bitmap.
 constexpr absl::string_view kWord =
-    "A-Za-z0-9_\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}"
-    "\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"
-    "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
+    "A-Za-z0-9_\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}"
+    "\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
+// Outside of brackets it looks single bytes up in a table for Latin-1, where
+// the superscripts and fractions are word characters too.
+constexpr absl::string_view kLatin1Word =
+    "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
 
 // General categories by their long names, as Oniguruma normalizes them.
 constexpr std::pair<absl::string_view, absl::string_view> kLongNames[] = {
@@ -153,7 +155,9 @@ absl::Status ReadMember(absl::string_view pattern, size_t* at, int nesting,
   }
   if (pattern[*at] == '\\') {
     size_t behind = *at + 1;
-    ASSIGN_OR_RETURN(const bool is_set, ReadSetEscape(pattern, &behind, set));
+    ASSIGN_OR_RETURN(const bool is_set, ReadSetEscape(pattern, &behind,
+                                                       /*in_brackets=*/true,
+                                                       set));
     if (is_set) {
       *at = behind;
       return absl::OkStatus();
@@ -172,7 +176,7 @@ absl::Status ReadMember(absl::string_view pattern, size_t* at, int nesting,
     size_t behind = *at + 1;
     CharacterSet unused;
     ASSIGN_OR_RETURN(const bool is_set,
-                     ReadSetEscape(pattern, &behind, &unused));
+                     ReadSetEscape(pattern, &behind, /*in_brackets=*/true, &unused));
     if (is_set) return Bad("a range that ends in a class");
   }
   ASSIGN_OR_RETURN(const char32_t last, ReadCharacter(pattern, at));
@@ -242,7 +246,7 @@ std::string CharacterSet::ToNegatedPattern() const {
   return absl::StrCat("(?:(?!", ToPattern(), ")(?s:.))");
 }
 
-CharacterSet WordSet() { return {std::string(kWord), {}}; }
+CharacterSet WordSet() { return {absl::StrCat(kWord, kLatin1Word), {}}; }
 
 std::string QuoteCharacter(char32_t character) {
   if (character < 0x80 && absl::ascii_isalnum(character)) {
@@ -252,7 +256,7 @@ std::string QuoteCharacter(char32_t character) {
 }
 
 absl::StatusOr<bool> ReadSetEscape(absl::string_view pattern, size_t* at,
-                                   CharacterSet* set) {
+                                   bool in_brackets, CharacterSet* set) {
   if (*at >= pattern.size()) return Bad("ends with a backslash");
   const char letter = pattern[*at];
   std::string items;
@@ -262,7 +266,7 @@ absl::StatusOr<bool> ReadSetEscape(absl::string_view pattern, size_t* at,
       items = std::string(kSpaces);
       break;
     case 'w':
-      items = std::string(kWord);
+      items = in_brackets ? std::string(kWord) : WordSet().items;
       break;
     case 'd':
       items = "\\p{Nd}";

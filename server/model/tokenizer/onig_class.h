@@ -31,7 +31,7 @@ absl::StatusOr<std::string> TranslateClass(absl::string_view pattern,
 // Reads the escape at `*at`, which stands behind its backslash, if it stands
 // for a set of characters (\s, \W, \p{L}, ...); false and nothing read if not.
 absl::StatusOr<bool> ReadSetEscape(absl::string_view pattern, size_t* at,
-                                   CharacterSet* set);
+                                   bool in_brackets, CharacterSet* set);
 
 // Reads one character, escaped or not, and gives its code point. The escapes
 // are those that mean the same inside and outside of brackets.
@@ -40,7 +40,7 @@ absl::StatusOr<char32_t> ReadCharacter(absl::string_view pattern, size_t* at);
 // The character as PCRE2 takes it anywhere: itself, or \x{...}.
 std::string QuoteCharacter(char32_t character);
 
-// The set of \w.
+// The set of \w outside of brackets.
 CharacterSet WordSet();
 
 }  // namespace cupola::model::tokenizer

@@ -69,13 +69,9 @@ class Translator {
         atom_.reset();
         return absl::OkStatus();
       case '^':
+      case '$':
       case '.':
         Atom(in_.substr(at_++, 1));
-        return absl::OkStatus();
-      case '$':
-        // The end of a line; but behind a text's last line break is no line.
-        ++at_;
-        Atom("(?:(?=\\n)|(?<!\\n)\\z)");
         return absl::OkStatus();
       case '*':
       case '+':
@@ -139,7 +135,9 @@ class Translator {
   absl::Status Escape() {
     size_t behind = at_ + 1;
     CharacterSet set;
-    ASSIGN_OR_RETURN(const bool is_set, ReadSetEscape(in_, &behind, &set));
+    ASSIGN_OR_RETURN(
+        const bool is_set,
+        ReadSetEscape(in_, &behind, /*in_brackets=*/false, &set));
     if (is_set) {
       at_ = behind;
       Atom(set.ToPattern());

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 import cupola
-from fake_server import activations, latents
+from fake_server import DICTIONARIES, activations, latents
 
 
 @pytest.fixture(params=[None, 5, 1 << 20], ids=["whole", "5 bytes", "1 MiB"])
@@ -104,6 +104,22 @@ def test_features(chunked, sae):
             dense[row, latent] = value
     np.testing.assert_array_equal(features.csr.toarray(), dense)
     assert features.tokens[:3] == ["<bos>", "The", " sky"]
+
+
+def test_one_latent(sae, server):
+    sae.features("The", latents=5)
+    assert list(server.last("GetFeatures")[0].latents) == [5]
+
+
+def test_sizes_that_are_not_known_yet(client, server):
+    entry = DICTIONARIES[0]
+    sae = client.dictionary("tiny/sae")
+    sae.info = cupola.DictionaryInfo.from_message(
+        type(entry)(name=entry.name, model=entry.model)
+    )
+    assert len(sae.encode([[1, 2, 3, 4]])) == 1
+    assert server.last("Load")[0].name == "tiny/sae"
+    assert sae.info.d_in == 4
 
 
 def test_features_request(sae, server):

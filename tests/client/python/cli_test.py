@@ -15,6 +15,8 @@ from cupola import cli
 def run(server, monkeypatch):
     monkeypatch.setenv("CUPOLA_SERVER", server.target)
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
 
     def invoke(*arguments, code=0, **options):
         result = CliRunner().invoke(cli.app, arguments, **options)
@@ -38,8 +40,17 @@ def test_models_and_dictionaries(run):
 def test_features(run):
     lines = run("features", "tiny/sae", "The sky").output.splitlines()
     assert lines[1].split() == ["0", "'<bos>'", "7", "900", "40", "300"]
-    assert lines[3].split("sky'")[1].split() == ["2", "3", "20", "2", "32", "0.5"]
-    assert lines[-1].startswith("computed in 500 ms (queue 2.00 ms, compute 250")
+    assert lines[3].split("sky'")[1].split() == [
+        "2",
+        "3",
+        "20",
+        "2",
+        "32",
+        "0.5",
+    ]
+    assert lines[-1].startswith(
+        "computed in 500 ms (queue 2.00 ms, compute 250"
+    )
     again = run("features", "tiny/sae", "The sky").output.splitlines()
     assert again[-1].startswith("from cache in 500 ms")
     assert again[:-1] == lines[:-1]
@@ -98,7 +109,9 @@ def test_activations(run, tmp_path):
 def test_tokenize(run):
     output = run("tokenize", "tiny", "The sky").output
     assert "' sky'" in output and "<bos>" in output
-    answer = json.loads(run("tokenize", "tiny", "The", "--no-bos", "--json").output)
+    answer = json.loads(
+        run("tokenize", "tiny", "The", "--no-bos", "--json").output
+    )
     assert answer == {"token_ids": [1], "tokens": ["The"]}
     assert run("tokenize", "tiny", "", "--no-bos", "--json")
 

@@ -143,9 +143,9 @@ def test_unavailable_is_retried(client, server):
 
 
 def test_no_server():
-    with cupola.connect("127.0.0.1:1", deadline=20) as client:
-        with pytest.raises(cupola.Unavailable, match="127.0.0.1:1"):
-            client.models()
+    client = cupola.connect("127.0.0.1:1", deadline=20)
+    with client, pytest.raises(cupola.Unavailable, match="127.0.0.1:1"):
+        client.models()
 
 
 def test_deadline(server):

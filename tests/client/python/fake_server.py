@@ -161,8 +161,9 @@ class FakeServer(
         for entry in DICTIONARIES:
             if entry.name == name:
                 return protos.catalog.DescribeResponse(dictionary=entry)
-        context.abort(
-            grpc.StatusCode.NOT_FOUND, f"name {name!r}: there are tiny, tiny/sae"
+        return context.abort(
+            grpc.StatusCode.NOT_FOUND,
+            f"name {name!r}: there are tiny, tiny/sae",
         )
 
     def List(self, request, context):
@@ -374,14 +375,14 @@ class FakeServer(
         elif source == "inputs":
             pairs = [(0, j) for j in range(request.inputs.shape[0])]
         else:
-            pairs = [(0, j) for j in range(request.features.indptr.shape[0] - 1)]
+            pairs = [
+                (0, j) for j in range(request.features.indptr.shape[0] - 1)
+            ]
         rows = np.arange(len(pairs) * 4).reshape(-1, 4)
         header = protos.analysis.ReconstructResponse.Header(
             reconstruction=tensor(rows, protos.tensor.FLOAT32),
             l0=tensor(np.full(len(pairs), 3.0), protos.tensor.FLOAT32),
-            prompt=tensor(
-                np.array([i for i, _ in pairs]), protos.tensor.INT32
-            ),
+            prompt=tensor(np.array([i for i, _ in pairs]), protos.tensor.INT32),
             position=tensor(
                 np.array([j for _, j in pairs]), protos.tensor.INT32
             ),

@@ -81,7 +81,9 @@ def test_a_chosen_latent(sae):
         assert len(checked) == 1 and not checked[0]["id"].endswith("all")
         assert str(latent) in page.text
     # Two cells on one page do not share their ids.
-    assert features.to_html().split("id=")[1] != features.to_html().split("id=")[1]
+    assert (
+        features.to_html().split("id=")[1] != features.to_html().split("id=")[1]
+    )
 
 
 def test_tokens_that_were_not_asked_for_are_dim(sae):

@@ -83,13 +83,17 @@ def test_wheel_requirements(wheel):
     (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
     metadata = archive.read(name).decode()
     generator = importlib.metadata.version("grpcio-tools")
-    requires = metadata.splitlines()
+    requires = [
+        line.split(": ", 1)[1]
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist: ")
+    ]
     assert any(
-        line.startswith("Requires-Dist: grpcio") and f">={generator}" in line
+        line.startswith("grpcio") and f">={generator}" in line
         for line in requires
     )
-    assert any(line.startswith("Requires-Dist: protobuf") for line in requires)
-    assert "torch" not in metadata
+    assert any(line.startswith("protobuf") for line in requires)
+    assert not any(line.startswith("torch") for line in requires)
 
 
 def test_the_installed_package_works_alone(wheel, tmp_path):
@@ -99,7 +103,7 @@ def test_the_installed_package_works_alone(wheel, tmp_path):
         "-c",
         "import cupola, sys; print(cupola.__file__); "
         "cupola.connect('localhost:1').close(); "
-        "assert not {'torch', 'grpc_tools', 'pandas'} & set(sys.modules)",
+        "assert not {'torch', 'pandas', 'gguf'} & set(sys.modules)",
         cwd=tmp_path,
         PYTHONPATH=str(tmp_path / "site"),
     )
@@ -117,7 +121,9 @@ def test_source_archive_builds_without_the_repository(checkout, tmp_path):
     with tarfile.open(archive) as tar:
         names = tar.getnames()
         tar.extractall(tmp_path / "unpacked")
-    assert any(name.endswith("proto/cupola/v1/analysis.proto") for name in names)
+    assert any(
+        name.endswith("proto/cupola/v1/analysis.proto") for name in names
+    )
     assert not any("_proto/" in name for name in names)
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     wheel = build_wheel(unpacked, tmp_path)
