@@ -113,9 +113,8 @@ absl::Status SetAddress(const std::string& value, Address* target) {
 }
 
 Setter Listen(Address* target) {
-  return [target](const std::string& value) {
-    return SetAddress(value, target);
-  };
+  return
+      [target](const std::string& value) { return SetAddress(value, target); };
 }
 
 // An address, or "off".
@@ -189,8 +188,8 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     if (!absl::StartsWith(argument, "--")) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "\"", argument, "\" is no flag; see --help"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", argument, "\" is no flag; see --help"));
     }
     const size_t equals = argument.find('=');
     const bool has_value = equals != std::string::npos;
@@ -233,11 +232,11 @@ std::string FlagsHelp() {
   Flags flags;
   std::string text =
       "cupola_server: features of language models, over gRPC\n\n"
-      "  cupola_server --catalog FILE [--listen HOST:PORT] [--cache_dir DIR]\n\n";
+      "  cupola_server --catalog FILE [--listen HOST:PORT] [--cache_dir "
+      "DIR]\n\n";
   for (const FlagSpec& spec : Specs(&flags)) {
-    const std::string usage =
-        absl::StrCat("  --", spec.name, spec.value.empty() ? "" : " ",
-                     spec.value);
+    const std::string usage = absl::StrCat(
+        "  --", spec.name, spec.value.empty() ? "" : " ", spec.value);
     absl::StrAppend(&text, usage, "\n      ", spec.help, "\n");
   }
   absl::StrAppend(&text,

@@ -41,8 +41,9 @@ struct Flags {
 
 // Reads `--name=value` and `--name value`; for switches also `--name` and
 // `--no-name`. Sizes take the suffixes K, M, G and T (powers of 1024).
-// INVALID_ARGUMENT, one line: an unknown flag, a flag without its value, a value
-// that is not acceptable (with what is), a flag given twice, or no catalog.
+// INVALID_ARGUMENT, one line: an unknown flag, a flag without its value, a
+// value that is not acceptable (with what is), a flag given twice, or no
+// catalog.
 absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments);
 
 // The text of --help.

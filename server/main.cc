@@ -129,10 +129,10 @@ int Serve(const Flags& flags) {
   std::string line = absl::StrCat("cupola: listening grpc=", flags.listen.host,
                                   ":", (*server)->port());
   if (flags.http_enabled) {
-    auto started = http::HttpServer::Start(
-        {flags.http.host, flags.http.port},
-        {[&metrics] { return metrics.Text(); },
-         [&serving] { return serving.load(); }});
+    auto started =
+        http::HttpServer::Start({flags.http.host, flags.http.port},
+                                {[&metrics] { return metrics.Text(); },
+                                 [&serving] { return serving.load(); }});
     if (!started.ok()) return Complain(started.status(), kFailed);
     http = *std::move(started);
     absl::StrAppend(&line, " http=", flags.http.host, ":", http->port());

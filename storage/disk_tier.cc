@@ -78,6 +78,14 @@ rocksdb::WriteOptions UnsyncedWrite() {
   return options;
 }
 
+// Without slashes at the end, behind which ".corrupt-..." would be a file
+// inside.
+DiskTier::Options Normalized(DiskTier::Options options) {
+  std::string& directory = options.directory;
+  while (directory.size() > 1 && directory.back() == '/') directory.pop_back();
+  return options;
+}
+
 absl::Status NotOpen() {
   return absl::UnavailableError("the cache's database is not open");
 }
@@ -101,7 +109,7 @@ DiskBudget DiskBudgetFor(int64_t capacity_bytes) {
 }
 
 DiskTier::DiskTier(Options options)
-    : options_(std::move(options)),
+    : options_(Normalized(std::move(options))),
       budget_(DiskBudgetFor(options_.capacity_bytes)) {}
 
 DiskTier::~DiskTier() {
@@ -121,8 +129,10 @@ absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Options options) {
   status = tier->OpenDatabase();
   if (status.ok()) return tier;
   if (absl::IsResourceExhausted(status)) return status;
-  const absl::Status moved = tier->MoveAside();
-  if (!moved.ok()) return moved;
+  if (absl::Status moved = tier->MoveAside(); !moved.ok()) {
+    return absl::Status(moved.code(),
+                        absl::StrCat(status.message(), "; ", moved.message()));
+  }
   status = tier->OpenDatabase();
   if (!status.ok()) return status;
   return tier;

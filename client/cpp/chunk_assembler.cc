@@ -89,10 +89,9 @@ absl::StatusOr<ChunkAssembler> ChunkAssembler::Create(Message* header,
     }
   }
   if (left != 0) {
-    return absl::DataLossError(absl::StrCat("the answer announces ",
-                                            chunked_bytes,
-                                            " bytes, but its tensors need ",
-                                            chunked_bytes - left));
+    return absl::DataLossError(
+        absl::StrCat("the answer announces ", chunked_bytes,
+                     " bytes, but its tensors need ", chunked_bytes - left));
   }
   return assembler;
 }
@@ -100,8 +99,8 @@ absl::StatusOr<ChunkAssembler> ChunkAssembler::Create(Message* header,
 absl::Status ChunkAssembler::Append(absl::string_view chunk) {
   while (!chunk.empty()) {
     if (next_ == slots_.size()) {
-      return absl::DataLossError(absl::StrCat(
-          "the answer has ", chunk.size(), " bytes more than it announced"));
+      return absl::DataLossError(absl::StrCat("the answer has ", chunk.size(),
+                                              " bytes more than it announced"));
     }
     Slot& slot = slots_[next_];
     std::string* data = slot.tensor->mutable_data();

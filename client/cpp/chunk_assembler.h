@@ -12,9 +12,9 @@
 
 namespace cupola {
 
-// Puts the chunks of a streamed answer back into the tensors of its header: each
-// empty tensor, in field order (depth first), takes as many bytes as its shape
-// and type ask for.
+// Puts the chunks of a streamed answer back into the tensors of its header:
+// each empty tensor, in field order (depth first), takes as many bytes as its
+// shape and type ask for.
 //
 //   assembler = ChunkAssembler::Create(&header, provenance.chunked_bytes());
 //   for each message: assembler->Append(chunk);

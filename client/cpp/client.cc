@@ -47,13 +47,13 @@ std::string NameOf(const Request& request) {
   }
 }
 
-// A metadata value is printable ASCII; another name cannot exist anyway, and the
-// server says so.
-bool IsPrintable(const std::string& text) {
+// A metadata value is printable ASCII, and servers bound their sum. A name that
+// is neither cannot exist anyway, and the server says so.
+bool FitsMetadata(const std::string& text) {
   for (const char c : text) {
     if (c < 0x20 || c > 0x7e) return false;
   }
-  return !text.empty();
+  return !text.empty() && text.size() <= 256;
 }
 
 }  // namespace
@@ -124,7 +124,7 @@ class Client::Impl {
   void Prepare(const Request& request, grpc::ClientContext* context) const {
     context->set_deadline(absl::ToChronoTime(absl::Now() + options_.deadline));
     const std::string name = NameOf(request);
-    if (IsPrintable(name)) context->AddMetadata("cupola-model", name);
+    if (FitsMetadata(name)) context->AddMetadata("cupola-model", name);
     context->AddMetadata("cupola-key", RoutingKey(request));
   }
 

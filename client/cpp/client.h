@@ -25,15 +25,16 @@ struct ClientOptions {
 };
 
 // A connection to a Cupola server. Requests and answers are the messages of
-// cupola.v1; a streamed answer comes back whole, its chunks put into its tensors.
+// cupola.v1; a streamed answer comes back whole, its chunks put into its
+// tensors.
 //
 // Every call carries the metadata `cupola-model` (the name it asks about) and
-// `cupola-key` (a hash of the request), by which a proxy can send equal requests
-// to the same server. A call that finds the server away (UNAVAILABLE) is repeated
-// up to four times within its deadline: every operation may be.
+// `cupola-key` (a hash of the request), by which a proxy can send equal
+// requests to the same server. A call that finds the server away (UNAVAILABLE)
+// is repeated up to four times within its deadline: every operation may be.
 //
-// Errors are the server's (see the service's own comments), and DATA_LOSS when a
-// stream does not add up. Any thread may call; calls run at the same time.
+// Errors are the server's (see the service's own comments), and DATA_LOSS when
+// a stream does not add up. Any thread may call; calls run at the same time.
 class Client {
  public:
   // `address`: "HOST:PORT". UNAVAILABLE when no server answers in time.

@@ -16,7 +16,8 @@ std::string RoutingKey(const google::protobuf::Message& request) {
     output.SetSerializationDeterministic(true);
     request.SerializeToCodedStream(&output);
   }
-  // Offset basis and prime: Fowler, Noll, Vo; RFC draft eastlake-fnv, section 5.
+  // Offset basis and prime: Fowler, Noll, Vo; RFC draft eastlake-fnv,
+  // section 5.
   uint64_t hash = 0xcbf29ce484222325;
   for (const char c : bytes) {
     hash ^= static_cast<uint8_t>(c);

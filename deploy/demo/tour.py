@@ -29,7 +29,7 @@ def show_catalog(client, console):
 
 def show_tokens(client, text, console):
     model = client.model(MODEL)
-    pieces = " ".join(repr(piece) for piece in model.str_tokens(text))
+    pieces = " ".join(repr(piece) for piece in model.str_tokens(text)[0])
     console.print(f"\n[bold]Tokens:[/bold] {pieces}", highlight=False)
 
 

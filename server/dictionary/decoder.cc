@@ -1,9 +1,11 @@
 #include "server/dictionary/decoder.h"
 
 #include <algorithm>
-#include <vector>
+#include <cstring>
+#include <tuple>
 
 #include "ATen/Parallel.h"
+#include "server/dictionary/vectorize.h"
 
 namespace cupola::dictionary {
 namespace {
@@ -15,9 +17,21 @@ constexpr int64_t kDenseShare = 16;
 constexpr int64_t kDenseMinimumRows = 16;
 constexpr int64_t kDenseChunkValues = int64_t{1} << 24;
 
-template <typename Scalar>
-void AddScaled(const Scalar* in, float scale, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] += scale * static_cast<float>(in[i]);
+CUPOLA_CLONES void AddScaled(const float* in, float scale, int64_t n,
+                             float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] += scale * in[i];
+}
+
+CUPOLA_CLONES void AddScaled(const at::BFloat16* in, float scale, int64_t n,
+                             float* out) {
+  // A bfloat16 is the upper half of a float.
+  const uint16_t* bits = reinterpret_cast<const uint16_t*>(in);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t wide = uint32_t{bits[i]} << 16;
+    float value;
+    std::memcpy(&value, &wide, sizeof(value));
+    out[i] += scale * value;
+  }
 }
 
 template <typename Scalar>

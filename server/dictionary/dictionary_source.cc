@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/dictionary/selection.h"
 #include "server/model/json.h"
 #include "server/model/status_macros.h"
 #include "server/model/torch_status.h"
@@ -121,28 +122,17 @@ absl::Status CheckMlp(const model::ModelConfig& config,
   return CheckShape(tensors, "mlp.b_out", {d});
 }
 
-int64_t CountNonFinite(const at::Tensor& tensor) {
-  return tensor.numel() - at::isfinite(tensor).sum().item<int64_t>();
-}
-
 }  // namespace
 
 absl::StatusOr<at::Tensor> ReadFinite(const model::SafetensorsSet& tensors,
-                                      const std::string& name,
-                                      at::ScalarType dtype) {
-  ASSIGN_OR_RETURN(at::Tensor tensor, tensors.Read(name, dtype));
-  // By slices: the comparison's own tensor stays small.
-  constexpr int64_t kSlice = 1 << 20;
-  const at::Tensor flat = tensor.view({-1});
-  int64_t bad = 0;
-  for (int64_t begin = 0; begin < flat.numel(); begin += kSlice) {
-    bad += CountNonFinite(
-        flat.narrow(0, begin, std::min(kSlice, flat.numel() - begin)));
-  }
+                                      const std::string& name) {
+  ASSIGN_OR_RETURN(at::Tensor tensor, tensors.Read(name, at::kFloat));
+  const int64_t bad =
+      CountNonFinite(tensor.const_data_ptr<float>(), tensor.numel());
   if (bad > 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("tensor ", name, " holds ", bad, " of ", flat.numel(),
-                     " values that are not finite as ", at::toString(dtype)));
+        absl::StrCat("tensor ", name, " holds ", bad, " of ", tensor.numel(),
+                     " values that are not finite"));
   }
   return tensor;
 }
@@ -196,7 +186,7 @@ absl::StatusOr<MlpWeights> DictionarySource::ReadMlp() const {
               {"mlp.b_in", &mlp.b_in},
               {"mlp.W_out", &mlp.W_out},
               {"mlp.b_out", &mlp.b_out}}) {
-          ASSIGN_OR_RETURN(*target, ReadFinite(*tensors_, name, at::kFloat));
+          ASSIGN_OR_RETURN(*target, ReadFinite(*tensors_, name));
         }
         return mlp;
       });

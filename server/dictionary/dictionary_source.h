@@ -57,11 +57,10 @@ class DictionarySource {
   std::shared_ptr<const model::SafetensorsSet> tensors_;
 };
 
-// The named tensor on the CPU. INVALID_ARGUMENT when an entry is NaN or
-// infinite in `dtype`, with their number.
+// The named tensor as float32 on the CPU. INVALID_ARGUMENT when an entry is NaN
+// or infinite, with their number; NOT_FOUND, DATA_LOSS.
 absl::StatusOr<at::Tensor> ReadFinite(const model::SafetensorsSet& tensors,
-                                      const std::string& name,
-                                      at::ScalarType dtype);
+                                      const std::string& name);
 
 }  // namespace cupola::dictionary
 

@@ -13,9 +13,10 @@ namespace cupola::dictionary {
 // pre-activations are one product: pre = input W_enc + b_enc, then
 //   standard  max(pre, 0)
 //   jumprelu  pre where pre > threshold and pre > 0
-//   gated     max(exp(r_mag) z + b_mag, 0) where z + b_gate > 0; z = input
-//   W_enc topk      the k largest pre of the row (lowest index wins ties),
-//   those > 0
+//   gated     max(exp(r_mag) z + b_mag, 0) where z + b_gate > 0, with
+//             z = input W_enc
+//   topk      the k largest pre of the row (the lowest index wins ties), of
+//             those the positive ones
 //
 // `input` is float32 [rows, d_in] on the weights' device, normalised and, where
 // the manifest says so, without b_dec. All functions throw what LibTorch

@@ -16,8 +16,7 @@ namespace cupola::dictionary {
 enum class Kind { kSae, kTranscoder, kPair };
 
 // The per-token architectures of SAELens. A transcoder is the same encoder with
-// another output hook (and perhaps a skip connection): see Manifest::kind,
-// skip.
+// another output hook and perhaps a skip connection: Manifest::kind and skip.
 enum class Architecture {
   kStandard,
   kGated,

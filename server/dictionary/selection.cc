@@ -6,15 +6,7 @@
 #include <functional>
 #include <limits>
 
-// One copy of a hot loop per instruction set, chosen when the program starts.
-// Sanitizers instrument the resolvers, which run before they are ready.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define CUPOLA_CLONES \
-  __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CUPOLA_CLONES
-#endif
+#include "server/dictionary/vectorize.h"
 
 namespace cupola::dictionary {
 namespace {
@@ -56,16 +48,6 @@ CUPOLA_CLONES bool AnyAbove(const float* values, int64_t n, float floor) {
   int any = 0;
   for (int64_t i = 0; i < n; ++i) any |= values[i] > floor;
   return any != 0;
-}
-
-CUPOLA_CLONES int64_t CountNonFinite(const float* values, int64_t n) {
-  int32_t count = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, values + i, sizeof(bits));
-    count += (bits & 0x7f800000u) == 0x7f800000u;
-  }
-  return count;
 }
 
 // The number of maxima that LaneMaxima writes.
@@ -123,6 +105,16 @@ CUPOLA_CLONES void ApplyGate(const float* b_gate, const float* scale,
     const float magnitude = row[i] * scale[i] + b_mag[i];
     row[i] = row[i] + b_gate[i] > 0 && magnitude > 0 ? magnitude : 0;
   }
+}
+
+CUPOLA_CLONES int64_t CountNonFinite(const float* values, int64_t n) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof(bits));
+    count += (bits & 0x7f800000u) == 0x7f800000u;
+  }
+  return count;
 }
 
 int64_t FirstNonFinite(const float* values, int64_t n) {

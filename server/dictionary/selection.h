@@ -36,7 +36,8 @@ void ApplyJumpRelu(const float* threshold, int64_t n, float* row);
 void ApplyGate(const float* b_gate, const float* scale, const float* b_mag,
                int64_t n, float* row);
 
-// The first entry that is NaN or infinite, or n.
+// The number of NaN or infinite entries, and the first of them (n: none).
+int64_t CountNonFinite(const float* values, int64_t n);
 int64_t FirstNonFinite(const float* values, int64_t n);
 
 }  // namespace cupola::dictionary

@@ -31,8 +31,7 @@ class Loader {
 
  private:
   absl::StatusOr<at::Tensor> Read(const char* name) const {
-    return ReadFinite(source_.tensors(), source_.TensorName(name, half_),
-                      at::kFloat);
+    return ReadFinite(source_.tensors(), source_.TensorName(name, half_));
   }
   absl::Status PrepareScalingFactor();
 
@@ -84,8 +83,8 @@ absl::StatusOr<at::Tensor> Loader::Encoder() const {
 
 absl::StatusOr<at::Tensor> Loader::Decoder() const {
   ASSIGN_OR_RETURN(at::Tensor W_dec, Read("W_dec"));
-  // Tied weights: what the encoder gains the decoder loses, so they stay as they
-  // are and activations come out in the unscaled input's units.
+  // Tied weights: what the encoder gains the decoder loses, so they stay as
+  // they are and activations come out in the unscaled input's units.
   const bool tied = manifest_.architecture == Architecture::kMatchingPursuit;
   if (factor_ != 1 && !tied) W_dec.div_(factor_);
   if (decoder_divisor_.defined()) W_dec.div_(decoder_divisor_.unsqueeze(1));
@@ -158,9 +157,9 @@ absl::StatusOr<Weights> LoadWeights(const DictionarySource& source, Half half,
   // Matching pursuit adds b_dec only where it was subtracted.
   if (!pursuit || manifest.apply_b_dec_to_input) weights.b_dec = b_dec;
   if (manifest.skip) {
-    ASSIGN_OR_RETURN(at::Tensor W_skip,
-                     ReadFinite(source.tensors(),
-                                source.TensorName("W_skip", half), at::kFloat));
+    ASSIGN_OR_RETURN(
+        at::Tensor W_skip,
+        ReadFinite(source.tensors(), source.TensorName("W_skip", half)));
     weights.skip = model::Linear::Create(W_skip.t(), {}, at::kFloat, device);
   }
   return weights;

@@ -12,16 +12,18 @@ namespace cupola::dictionary {
 
 // The numbers of one dictionary on a device, ready to be applied. What only
 // rescales weights has been folded in, in this order:
-//  - expected_average_only_in with its factor s: W_enc * s, W_dec / s and
-//    b_dec / s (b_enc and thresholds already live in the scaled space).
-//    Matching pursuit's tied weights stay; b_dec / s and residual_threshold /
-//    s.
-//  - fold_w_dec_norm with n = max(|row of W_dec|, 1e-8): W_dec / n, and W_enc,
-//    b_enc, b_gate, b_mag, threshold * n.
-//  - rescale_acts_by_decoder_norm: the same, but W_enc and b_enc * |row|, so
-//  that
-//    a latent with a zero row never wins.
-//  - a fine-tuning scaling factor: rows of W_dec times it.
+//
+// expected_average_only_in with its factor s: W_enc * s, W_dec / s, b_dec / s;
+// b_enc and thresholds already live in the scaled space. The tied weights of
+// matching pursuit stay: b_dec / s and residual_threshold / s.
+//
+// fold_w_dec_norm with n = max(|row of W_dec|, 1e-8): W_dec / n, and W_enc,
+// b_enc, b_gate, b_mag and threshold * n.
+//
+// rescale_acts_by_decoder_norm: the same, but W_enc and b_enc * |row|, so that
+// a latent with a zero row never wins.
+//
+// A fine-tuning scaling factor: rows of W_dec times it.
 struct Weights {
   // [d_in, d_sae] with b_enc. Matching pursuit: W_dec itself, transposed,
   // shared and without a bias. Gated: without a bias.

@@ -28,6 +28,7 @@ absl::StatusOr<Question> AskActivations(const ActivationsRequest& request,
     ASSIGN_OR_RETURN(model::HookPoint hook,
                      model::ParseHookPoint(name, config));
     hooks.push_back(hook);
+    question.labels.push_back(model::HookName(hook));
   }
   RETURN_IF_ERROR(AddPrompts(request.prompts, request.positions,
                              request.processing, sources, limits, question));
@@ -53,6 +54,7 @@ absl::StatusOr<Question> AskActivations(const ActivationsRequest& request,
 ActivationsAnswer AnswerActivations(const Question& question,
                                     Answered answered) {
   ActivationsAnswer answer;
+  answer.hooks = question.labels;
   answer.activations.resize(answered.records.front()->size());
   for (size_t i = 0; i < answered.records.size(); ++i) {
     for (size_t h = 0; h < answer.activations.size(); ++h) {

@@ -45,44 +45,6 @@ std::function<void(absl::Status)> Join(int count,
   };
 }
 
-// The first failure among an entry's slots.
-template <typename Entry>
-absl::Status FailureOf(const Entry& entry) {
-  absl::Status status = entry.source.status();
-  for (const auto& [which, slot] : entry.weights) status.Update(slot.status());
-  return status;
-}
-
-template <typename Entry>
-State StateOf(const Entry& entry) {
-  bool loading = entry.source.loading(), resident = false;
-  for (const auto& [which, slot] : entry.weights) {
-    loading |= slot.loading();
-    resident |= slot.ready();
-  }
-  if (resident) return State::kResident;
-  if (loading) return State::kLoading;
-  if (!FailureOf(entry).ok()) return State::kFailed;
-  return entry.was_resident ? State::kEvicted : State::kRegistered;
-}
-
-template <typename Entry>
-void ForgetFailures(Entry& entry) {
-  if (entry.source.failed()) entry.source.Reset();
-  for (auto& [which, slot] : entry.weights) {
-    if (slot.failed()) slot.Reset();
-  }
-}
-
-template <typename Entry>
-int64_t ResidentBytes(const Entry& entry) {
-  int64_t bytes = 0;
-  for (const auto& [which, slot] : entry.weights) {
-    if (slot.ready()) bytes += slot.value()->resident_bytes();
-  }
-  return bytes;
-}
-
 template <typename Map>
 std::string Names(const Map& map) {
   return absl::StrJoin(map, ", ", [](std::string* out, const auto& item) {
@@ -171,13 +133,16 @@ absl::Status Catalog::UnknownDictionary(const std::string& name) const {
 
 template <typename T>
 void Catalog::Acquire(LoadSlot<T>& slot, const std::string& what,
-                      std::function<absl::StatusOr<T>()> work, Done<T> done) {
+                      std::function<absl::StatusOr<T>()> work,
+                      std::function<void(absl::Duration)> loaded,
+                      Done<T> done) {
   absl::StatusOr<T> settled = absl::UnknownError("");
   {
     absl::MutexLock lock(&mu_);
     if (!slot.ready() && !slot.failed()) {
       if (!slot.Join(std::move(done))) return;
-      loader_.Run([this, &slot, what, work = std::move(work)] {
+      loader_.Run([=, this, &slot] {
+        const absl::Time start = absl::Now();
         absl::StatusOr<T> result = absl::UnavailableError("shutting down");
         if (!stopping_) result = work();
         if (!result.ok() && !stopping_) {
@@ -189,6 +154,7 @@ void Catalog::Acquire(LoadSlot<T>& slot, const std::string& what,
           absl::MutexLock lock(&mu_);
           waiters = slot.Settle(result);
         }
+        if (result.ok()) loaded(absl::Now() - start);
         for (const Done<T>& waiter : waiters) waiter(result);
       });
       return;
@@ -203,12 +169,23 @@ void Catalog::Acquire(LoadSlot<T>& slot, const std::string& what,
 }
 
 template <typename Entry>
-void Catalog::CountLoad(Entry& entry, const char* kind, absl::Duration took) {
-  absl::MutexLock lock(&mu_);
-  entry.was_resident = true;
-  entry.load_seconds += absl::ToDoubleSeconds(took);
-  observer_->OnLoad(entry.spec.name, true, absl::ToDoubleSeconds(took));
-  observer_->OnResidentBytes(entry.spec.name, kind, ResidentBytes(entry));
+std::function<void(absl::Duration)> Catalog::CountOpened(Entry& entry) {
+  return [this, &entry](absl::Duration took) {
+    absl::MutexLock lock(&mu_);
+    entry.load_seconds += absl::ToDoubleSeconds(took);
+  };
+}
+
+template <typename Entry>
+std::function<void(absl::Duration)> Catalog::CountLoaded(Entry& entry,
+                                                         const char* kind) {
+  return [this, &entry, kind](absl::Duration took) {
+    absl::MutexLock lock(&mu_);
+    entry.was_resident = true;
+    entry.load_seconds += absl::ToDoubleSeconds(took);
+    observer_->OnLoad(entry.spec.name, true, absl::ToDoubleSeconds(took));
+    observer_->OnResidentBytes(entry.spec.name, kind, ResidentBytes(entry));
+  };
 }
 
 void Catalog::AcquireModelSource(const std::string& name,
@@ -219,7 +196,7 @@ void Catalog::AcquireModelSource(const std::string& name,
   Acquire<ModelSourcePtr>(
       entry.source, absl::StrCat("model \"", name, "\""),
       [&entry] { return model::ModelSource::Open(entry.spec.path); },
-      std::move(done));
+      CountOpened(entry), std::move(done));
 }
 
 void Catalog::AcquireModel(const std::string& name, Processing processing,
@@ -233,19 +210,14 @@ void Catalog::AcquireModel(const std::string& name, Processing processing,
       absl::MutexLock lock(&mu_);
       slot = &entry.weights[processing];
     }
-    const auto work = [=, this, &entry,
-                       source = *source]() -> absl::StatusOr<ModelPtr> {
-      const absl::Time start = absl::Now();
-      ASSIGN_OR_RETURN(
-          ModelPtr model,
-          model::Model::Load(
+    Acquire<ModelPtr>(
+        *slot, absl::StrCat("model \"", name, "\""),
+        [=, &entry, source = *source] {
+          return model::Model::Load(
               source, {processing, analysis::ToScalarType(entry.spec.dtype),
-                       at::Device(entry.spec.device)}));
-      CountLoad(entry, "model", absl::Now() - start);
-      return model;
-    };
-    Acquire<ModelPtr>(*slot, absl::StrCat("model \"", name, "\""), work,
-                      std::move(done));
+                       at::Device(entry.spec.device)});
+        },
+        CountLoaded(entry, "model"), std::move(done));
   });
 }
 
@@ -265,7 +237,7 @@ void Catalog::AcquireDictionarySource(const std::string& name,
         };
         Acquire<DictionarySourcePtr>(entry.source,
                                      absl::StrCat("dictionary \"", name, "\""),
-                                     work, std::move(done));
+                                     work, CountOpened(entry), std::move(done));
       });
 }
 
@@ -281,19 +253,13 @@ void Catalog::AcquireDictionary(const std::string& name, Half half,
           absl::MutexLock lock(&mu_);
           slot = &entry.weights[half];
         }
-        const auto work = [=, this, &entry,
-                           source =
-                               *source]() -> absl::StatusOr<DictionaryPtr> {
-          const absl::Time start = absl::Now();
-          ASSIGN_OR_RETURN(
-              DictionaryPtr loaded,
-              dictionary::Dictionary::Load(
-                  source, half, at::Device(DeviceOf(entry.spec.model))));
-          CountLoad(entry, "dictionary", absl::Now() - start);
-          return loaded;
-        };
-        Acquire<DictionaryPtr>(*slot, absl::StrCat("dictionary \"", name, "\""),
-                               work, std::move(done));
+        Acquire<DictionaryPtr>(
+            *slot, absl::StrCat("dictionary \"", name, "\""),
+            [=, this, &entry, source = *source] {
+              return dictionary::Dictionary::Load(
+                  source, half, at::Device(DeviceOf(entry.spec.model)));
+            },
+            CountLoaded(entry, "dictionary"), std::move(done));
       });
 }
 
@@ -362,10 +328,8 @@ void Catalog::LoadDictionary(DictionaryEntry& entry, Done<std::string> done) {
       });
 }
 
-void Catalog::DropWeights(DictionaryEntry& entry) {
-  for (auto& [half, slot] : entry.weights) {
-    if (!slot.loading()) slot.Reset();
-  }
+void Catalog::Drop(DictionaryEntry& entry) {
+  DropWeights(entry);
   observer_->OnResidentBytes(entry.spec.name, "dictionary", 0);
 }
 
@@ -382,19 +346,17 @@ absl::Status Catalog::Unload(const std::string& name) {
         "\"", name, "\" is loading; unload it when it is resident"));
   }
   if (dictionary != dictionaries_.end()) {
-    DropWeights(dictionary->second);
+    Drop(dictionary->second);
     return absl::OkStatus();
   }
   if (model == models_.end()) {
     return absl::NotFoundError(
         absl::StrCat("no model or dictionary \"", name, "\""));
   }
-  for (auto& [processing, slot] : model->second.weights) {
-    if (!slot.loading()) slot.Reset();
-  }
+  DropWeights(model->second);
   observer_->OnResidentBytes(name, "model", 0);
   for (auto& [other, entry] : dictionaries_) {
-    if (entry.spec.model == name) DropWeights(entry);
+    if (entry.spec.model == name) Drop(entry);
   }
   return absl::OkStatus();
 }
@@ -412,45 +374,6 @@ void Catalog::SetMeasured(const std::string& dictionary, const Measurement& in,
   entry.measured = in;
   entry.measured_out = out;
   entry.warnings = std::move(warnings);
-}
-
-ModelStatus Catalog::StatusOf(const ModelEntry& entry) const {
-  ModelStatus status;
-  status.spec = entry.spec;
-  status.state = StateOf(entry);
-  status.failure = std::string(FailureOf(entry).message());
-  status.device = entry.spec.device;
-  status.load_seconds = entry.load_seconds;
-  status.resident_bytes = ResidentBytes(entry);
-  for (const auto& [processing, slot] : entry.weights) {
-    if (slot.ready()) status.resident_processing.push_back(processing);
-  }
-  if (entry.source.ready()) {
-    const model::ModelSource& source = *entry.source.value();
-    status.config = source.config();
-    status.digest = source.digest();
-    status.bos_token_id = source.tokenizer().bos_id();
-    status.weight_bytes =
-        source.WeightBytes(analysis::ToScalarType(entry.spec.dtype));
-  }
-  return status;
-}
-
-DictionaryStatus Catalog::StatusOf(const DictionaryEntry& entry) const {
-  DictionaryStatus status;
-  status.spec = entry.spec;
-  status.state = StateOf(entry);
-  status.failure = std::string(FailureOf(entry).message());
-  status.load_seconds = entry.load_seconds;
-  status.resident_bytes = ResidentBytes(entry);
-  status.measured = entry.measured;
-  status.measured_out = entry.measured_out;
-  status.warnings = entry.warnings;
-  if (entry.source.ready()) {
-    status.manifest = entry.source.value()->manifest();
-    status.digest = entry.source.value()->digest();
-  }
-  return status;
 }
 
 std::vector<ModelStatus> Catalog::Models() const {

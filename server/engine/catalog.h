@@ -12,18 +12,13 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "server/dictionary/dictionary.h"
+#include "server/engine/catalog_entry.h"
 #include "server/engine/catalog_types.h"
 #include "server/engine/executor.h"
-#include "server/engine/load_slot.h"
 #include "server/engine/observer.h"
 #include "server/model/model.h"
 
 namespace cupola::engine {
-
-using ModelSourcePtr = std::shared_ptr<const model::ModelSource>;
-using ModelPtr = std::shared_ptr<const model::Model>;
-using DictionarySourcePtr = std::shared_ptr<const dictionary::DictionarySource>;
-using DictionaryPtr = std::shared_ptr<const dictionary::Dictionary>;
 
 // A dictionary as requests name it: NAME, or NAME:in / NAME:out for the halves
 // of a pair (NAME alone means a pair's input half).
@@ -96,41 +91,26 @@ class Catalog {
   std::vector<std::string> Devices() const;
 
  private:
-  struct ModelEntry {
-    ModelSpec spec;
-    LoadSlot<ModelSourcePtr> source;
-    std::map<model::Processing, LoadSlot<ModelPtr>> weights;
-    bool was_resident = false;
-    double load_seconds = 0;
-  };
-  struct DictionaryEntry {
-    DictionarySpec spec;
-    LoadSlot<DictionarySourcePtr> source;
-    std::map<dictionary::Half, LoadSlot<DictionaryPtr>> weights;
-    bool was_resident = false;
-    double load_seconds = 0;
-    std::optional<Measurement> measured, measured_out;
-    std::vector<std::string> warnings;
-  };
-
   Catalog(std::string default_device, Observer* observer);
   absl::Status Add(const CatalogSpec& spec);
   absl::Status UnknownModel(const std::string& name) const;
   absl::Status UnknownDictionary(const std::string& name) const;
-  ModelStatus StatusOf(const ModelEntry& entry) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  DictionaryStatus StatusOf(const DictionaryEntry& entry) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void LoadModel(ModelEntry& entry, std::optional<model::Processing> processing,
                  Done<std::string> done);
   void LoadDictionary(DictionaryEntry& entry, Done<std::string> done);
-  void DropWeights(DictionaryEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Joins or starts a slot's load; `work` runs on the loading thread.
+  void Drop(DictionaryEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Joins or starts a slot's load; `work`, and when it succeeds `loaded`, run
+  // on the loading thread.
   template <typename T>
   void Acquire(LoadSlot<T>& slot, const std::string& what,
-               std::function<absl::StatusOr<T>()> work, Done<T> done);
+               std::function<absl::StatusOr<T>()> work,
+               std::function<void(absl::Duration)> loaded, Done<T> done);
+  // What `loaded` does: notes how long it took, and what is resident now.
   template <typename Entry>
-  void CountLoad(Entry& entry, const char* kind, absl::Duration took);
+  std::function<void(absl::Duration)> CountOpened(Entry& entry);
+  template <typename Entry>
+  std::function<void(absl::Duration)> CountLoaded(Entry& entry,
+                                                  const char* kind);
 
   const std::string default_device_;
   Observer* const observer_;

@@ -27,6 +27,8 @@ struct Question {
   std::string dictionary;   // entry name; empty: none
   dictionary::Half half = dictionary::Half::kIn;
   int64_t d_sae = 0;  // of the dictionary
+  // What a record's arrays are, where the request chose them: hook names.
+  std::vector<std::string> labels;
   std::vector<std::shared_ptr<const analysis::Sequence>> sequences;
   // Makes the analysis once the weights are there (the dictionary's, if named).
   std::function<std::shared_ptr<const analysis::Analysis>(DictionaryPtr)> bind;

@@ -19,8 +19,8 @@ constexpr char kRequestTimeoutMilliseconds[] = "10000";
 constexpr char kMetricsType[] = "text/plain; version=0.0.4; charset=utf-8";
 constexpr char kTextType[] = "text/plain; charset=utf-8";
 
-// Answers the request, and returns its status code, which tells CivetWeb that it
-// has been handled.
+// Answers the request, and returns its status code, which tells CivetWeb that
+// it has been handled.
 int Reply(mg_connection* connection, int code, const char* reason,
           const char* type, const std::string& body) {
   const mg_request_info* request = mg_get_request_info(connection);
@@ -51,7 +51,8 @@ int Page(mg_connection* connection, void* data) {
   if (path == "/metrics") {
     return Reply(connection, 200, "OK", kMetricsType, sources.metrics());
   }
-  if (path == "/healthz") return Reply(connection, 200, "OK", kTextType, "ok\n");
+  if (path == "/healthz")
+    return Reply(connection, 200, "OK", kTextType, "ok\n");
   if (path == "/readyz") {
     return sources.ready() ? Reply(connection, 200, "OK", kTextType, "ok\n")
                            : Reply(connection, 503, "Service Unavailable",
@@ -63,8 +64,7 @@ int Page(mg_connection* connection, void* data) {
 
 // CivetWeb explains on its log only why it does not start.
 int KeepMessage(const mg_connection* connection, const char* message) {
-  auto* kept =
-      static_cast<std::string*>(mg_get_user_context_data(connection));
+  auto* kept = static_cast<std::string*>(mg_get_user_context_data(connection));
   if (kept != nullptr && kept->empty()) *kept = message;
   return 1;  // do not print it
 }

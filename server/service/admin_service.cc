@@ -64,12 +64,12 @@ grpc::ServerUnaryReactor* AdminService::GetCacheStatistics(
 grpc::ServerUnaryReactor* AdminService::ClearCache(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
-  return Answer<v1::ClearCacheRequest>(
-      environment_, "ClearCache", context, request, response,
-      [engine = environment_.engine] {
-        engine->ClearCache();
-        return CacheStatistics(*engine);
-      });
+  return Answer<v1::ClearCacheRequest>(environment_, "ClearCache", context,
+                                       request, response,
+                                       [engine = environment_.engine] {
+                                         engine->ClearCache();
+                                         return CacheStatistics(*engine);
+                                       });
 }
 
 }  // namespace cupola::service

@@ -11,16 +11,16 @@ using RawAdmin = v1::Admin::WithRawCallbackMethod_GetServerInfo<
     v1::Admin::WithRawCallbackMethod_GetCacheStatistics<
         v1::Admin::WithRawCallbackMethod_ClearCache<v1::Admin::Service>>>;
 
-// cupola.v1.Admin: what the server is and does, and its cache. Everything runs on
-// the environment's executor, since the cache reads its disk.
+// cupola.v1.Admin: what the server is and does, and its cache. Everything runs
+// on the environment's executor, since the cache reads its disk.
 class AdminService final : public RawAdmin {
  public:
   explicit AdminService(const Environment& environment)
       : environment_(environment) {}
 
-  grpc::ServerUnaryReactor* GetServerInfo(
-      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-      grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
+                                          const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* GetCacheStatistics(
       grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
       grpc::ByteBuffer* response) override;

@@ -36,12 +36,11 @@ void NoteNames(const Request& request, RequestNotes* notes) {
 
 // One streamed analysis, from bytes to bytes. `operation` is the engine's.
 template <typename Message, typename Request, typename Answer>
-ChunkedWriter* Stream(const Environment& environment, const char* method,
-                      grpc::CallbackServerContext* context,
-                      const grpc::ByteBuffer* bytes,
-                      void (engine::Engine::*operation)(
-                          Request, engine::RequestContext,
-                          engine::Engine::Done<Answer>)) {
+ChunkedWriter* Stream(
+    const Environment& environment, const char* method,
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
+    void (engine::Engine::*operation)(Request, engine::RequestContext,
+                                      engine::Engine::Done<Answer>)) {
   auto* call = new ChunkedWriter(MakeScope(environment, method, context));
   engine::Engine* engine = environment.engine;
   Receive<Message>(environment, call, bytes, [=](Message message) {
@@ -93,19 +92,19 @@ grpc::ServerUnaryReactor* AnalysisService::Tokenize(
         }
         NoteNames(*plain, &call->scope().notes());
         call->scope().notes().prompts = CountPrompts(plain->prompts);
-        const auto done = [call](
-                              absl::StatusOr<engine::TokenizeAnswer> answer) {
-          if (!answer.ok()) {
-            call->Fail(answer.status());
-            return;
-          }
-          call->scope().AnswerReady();
-          for (const auto& tokens : answer->prompts) {
-            call->scope().notes().tokens +=
-                static_cast<int64_t>(tokens.ids.size());
-          }
-          call->Send(ToProto(std::move(answer).value()));
-        };
+        const auto done =
+            [call](absl::StatusOr<engine::TokenizeAnswer> answer) {
+              if (!answer.ok()) {
+                call->Fail(answer.status());
+                return;
+              }
+              call->scope().AnswerReady();
+              for (const auto& tokens : answer->prompts) {
+                call->scope().notes().tokens +=
+                    static_cast<int64_t>(tokens.ids.size());
+              }
+              call->Send(ToProto(std::move(answer).value()));
+            };
         engine->Tokenize(std::move(plain).value(), call->scope().context(),
                          done);
       });
@@ -114,8 +113,8 @@ grpc::ServerUnaryReactor* AnalysisService::Tokenize(
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::GetActivations(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
-  return Stream<v1::ActivationsRequest>(environment_, "GetActivations",
-                                        context, request,
+  return Stream<v1::ActivationsRequest>(environment_, "GetActivations", context,
+                                        request,
                                         &engine::Engine::GetActivations);
 }
 

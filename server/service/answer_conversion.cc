@@ -7,11 +7,6 @@
 namespace cupola::service {
 namespace {
 
-// An absent array (no elements, no shape) leaves its field unset.
-bool IsAbsent(const engine::Array& array) {
-  return array.shape.empty() && array.bytes.empty();
-}
-
 void FillProvenance(const engine::Provenance& plain, double total_seconds,
                     const std::vector<std::string>& pieces,
                     v1::Provenance* provenance) {
@@ -27,9 +22,8 @@ void FillProvenance(const engine::Provenance& plain, double total_seconds,
                                       plain.dictionary_digest.size());
   }
   provenance->set_dtype(static_cast<v1::DType>(plain.dtype));
-  provenance->set_processing(plain.processing == model::Processing::kFolded
-                                 ? v1::FOLDED
-                                 : v1::RAW);
+  provenance->set_processing(
+      plain.processing == model::Processing::kFolded ? v1::FOLDED : v1::RAW);
   provenance->set_from_cache(plain.from_cache);
   provenance->mutable_seconds()->set_lookup(plain.seconds.lookup);
   provenance->mutable_seconds()->set_queue(plain.seconds.queue);
@@ -102,16 +96,17 @@ StreamedAnswer<v1::ReconstructResponse> ToProto(
   StreamedAnswer<v1::ReconstructResponse> streamed;
   v1::ReconstructResponse::Header* header = streamed.first.mutable_header();
   TensorCollector tensors;
-  const auto add = [&tensors, header](engine::Array array, auto mutable_field) {
-    if (!IsAbsent(array)) tensors.Add(std::move(array), (header->*mutable_field)());
-  };
-  using Header = v1::ReconstructResponse::Header;
-  add(std::move(answer.reconstruction), &Header::mutable_reconstruction);
-  add(std::move(answer.target), &Header::mutable_target);
-  add(std::move(answer.squared_error), &Header::mutable_squared_error);
-  add(std::move(answer.l0), &Header::mutable_l0);
-  add(std::move(answer.prompt), &Header::mutable_prompt);
-  add(std::move(answer.position), &Header::mutable_position);
+  tensors.Add(std::move(answer.reconstruction),
+              header->mutable_reconstruction());
+  // Without a target both arrays are empty, and their fields unset.
+  if (!answer.target.bytes.empty()) {
+    tensors.Add(std::move(answer.target), header->mutable_target());
+    tensors.Add(std::move(answer.squared_error),
+                header->mutable_squared_error());
+  }
+  tensors.Add(std::move(answer.l0), header->mutable_l0());
+  tensors.Add(std::move(answer.prompt), header->mutable_prompt());
+  tensors.Add(std::move(answer.position), header->mutable_position());
   header->set_fvu(answer.fvu);
   header->set_mean_l0(answer.mean_l0);
   streamed.pieces = tensors.Finish();

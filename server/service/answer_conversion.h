@@ -7,13 +7,13 @@
 #include "cupola/v1/analysis.pb.h"
 #include "server/engine/requests.h"
 
-// The engine's answers -> Protobuf. Data is moved, so the cost does not grow with
-// the answer's size.
+// The engine's answers -> Protobuf. Data is moved, so the cost does not grow
+// with the answer's size.
 
 namespace cupola::service {
 
-// A streamed answer: its first message, and the bytes that follow in chunks when
-// the answer is large (else empty; see tensor_conversion.h).
+// A streamed answer: its first message, and the bytes that follow in chunks
+// when the answer is large (else empty; see tensor_conversion.h).
 template <typename Response>
 struct StreamedAnswer {
   Response first;

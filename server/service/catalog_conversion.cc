@@ -19,16 +19,15 @@ constexpr size_t kMaxName = 128;
 
 // Names go into requests, logs and metrics.
 absl::Status CheckName(const std::string& name, absl::string_view field) {
-  const bool valid =
-      !name.empty() && name.size() <= kMaxName &&
-      std::all_of(name.begin(), name.end(), [](char c) {
-        return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-' ||
-               c == '/';
-      });
+  const bool valid = !name.empty() && name.size() <= kMaxName &&
+                     std::all_of(name.begin(), name.end(), [](char c) {
+                       return absl::ascii_isalnum(c) || c == '.' || c == '_' ||
+                              c == '-' || c == '/';
+                     });
   if (valid) return absl::OkStatus();
-  return InvalidArgumentError(
-      StrCat(field, " is \"", name.substr(0, kMaxName),
-             "\"; accepted: 1 to ", kMaxName, " letters, digits and ._-/"));
+  return InvalidArgumentError(StrCat(field, " is \"", name.substr(0, kMaxName),
+                                     "\"; accepted: 1 to ", kMaxName,
+                                     " letters, digits and ._-/"));
 }
 
 absl::Status CheckPath(const std::string& path, const std::string& name) {
@@ -120,16 +119,15 @@ absl::StatusOr<engine::ModelSpec> FromProto(const v1::ModelEntry& entry) {
 absl::StatusOr<engine::DictionarySpec> FromProto(
     const v1::DictionaryEntry& entry) {
   RETURN_IF_ERROR(CheckName(entry.name(), "name of a dictionary"));
-  RETURN_IF_ERROR(CheckName(entry.model(),
-                            StrCat("model of \"", entry.name(), "\"")));
+  RETURN_IF_ERROR(
+      CheckName(entry.model(), StrCat("model of \"", entry.name(), "\"")));
   RETURN_IF_ERROR(CheckPath(entry.path(), entry.name()));
   RETURN_IF_ERROR(CheckComputingType(entry.dtype(), entry.name()));
   if (!IsKnownEnum(entry.tap(), v1::POST_AFFINE) ||
       !IsKnownEnum(entry.mlp_source(), v1::FILE)) {
     return InvalidArgumentError(
-        StrCat("\"", entry.name(), "\" has tap ",
-               static_cast<int>(entry.tap()), " and mlp_source ",
-               static_cast<int>(entry.mlp_source()),
+        StrCat("\"", entry.name(), "\" has tap ", static_cast<int>(entry.tap()),
+               " and mlp_source ", static_cast<int>(entry.mlp_source()),
                "; accepted: PRE_AFFINE or POST_AFFINE, MODEL or FILE"));
   }
   engine::DictionarySpec spec;

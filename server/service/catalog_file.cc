@@ -56,8 +56,8 @@ class PathResolver {
     if (!error && !model_root.empty()) {
       resolver.root_ = fs::canonical(model_root, error);
       if (error) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "model root ", model_root, ": ", error.message()));
+        return absl::InvalidArgumentError(
+            absl::StrCat("model root ", model_root, ": ", error.message()));
       }
     }
     return resolver;
@@ -71,9 +71,9 @@ class PathResolver {
           "path of \"", name, "\" is ", *path, ": ", error.message()));
     }
     if (!root_.empty() && !IsInside(whole, root_)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "path of \"", name, "\" is ", whole.string(),
-          "; accepted: inside the model root ", root_.string()));
+      return absl::InvalidArgumentError(
+          absl::StrCat("path of \"", name, "\" is ", whole.string(),
+                       "; accepted: inside the model root ", root_.string()));
     }
     *path = whole.string();
     return absl::OkStatus();

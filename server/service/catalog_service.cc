@@ -106,7 +106,8 @@ grpc::ServerUnaryReactor* CatalogService::Load(
   auto* call =
       new UnaryCall(MakeScope(environment_, "Load", context), response);
   Receive<v1::LoadRequest>(
-      environment_, call, request, [this, call](const v1::LoadRequest& message) {
+      environment_, call, request,
+      [this, call](const v1::LoadRequest& message) {
         engine::Engine* engine = environment_.engine;
         const std::string name = message.name();
         const auto processing =
@@ -121,9 +122,9 @@ grpc::ServerUnaryReactor* CatalogService::Load(
           return;
         }
         if (!is_model && processing->has_value()) {
-          call->Fail(absl::InvalidArgumentError(absl::StrCat(
-              "processing is set for the dictionary \"", name,
-              "\"; accepted: for models only")));
+          call->Fail(absl::InvalidArgumentError(
+              absl::StrCat("processing is set for the dictionary \"", name,
+                           "\"; accepted: for models only")));
           return;
         }
         NoteEntry(*engine, name, &call->scope().notes());

@@ -17,15 +17,16 @@ namespace cupola::service {
 inline constexpr int64_t kChunkBytes = 1 << 20;
 
 // The server's side of every streamed answer: a header message, then messages
-// that hold nothing but up to 1 MiB of raw bytes in field 2 (`chunk`), until the
-// pieces are spent. The next write starts when the last one has been taken over
-// by the transport, so a slow client holds its answer and at most two chunks of
-// transport memory. Chunks refer to the pieces' memory; nothing is copied.
+// that hold nothing but up to 1 MiB of raw bytes in field 2 (`chunk`), until
+// the pieces are spent. The next write starts when the last one has been taken
+// over by the transport, so a slow client holds its answer and at most two
+// chunks of transport memory. Chunks refer to the pieces' memory; nothing is
+// copied.
 //
 // Owns itself: deleted when gRPC is done with the call. After construction,
-// exactly one of Send and Fail must be called, once, from any thread; until then
-// scope() belongs to the caller. When the client goes away, writing stops and the
-// call ends as CANCELLED (or DEADLINE_EXCEEDED).
+// exactly one of Send and Fail must be called, once, from any thread; until
+// then scope() belongs to the caller. When the client goes away, writing stops
+// and the call ends as CANCELLED (or DEADLINE_EXCEEDED).
 class ChunkedWriter final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   explicit ChunkedWriter(std::unique_ptr<RequestScope> scope);
@@ -51,8 +52,8 @@ class ChunkedWriter final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   const std::unique_ptr<RequestScope> scope_;
   // Shared with the transport, which may hold slices longer than this lives.
   std::shared_ptr<std::vector<std::string>> pieces_;
-  size_t piece_ = 0;   // the next byte to send: its piece ...
-  size_t offset_ = 0;  // ... and its place there
+  size_t piece_ = 0;          // the next byte to send: its piece ...
+  size_t offset_ = 0;         // ... and its place there
   grpc::ByteBuffer message_;  // being written
 };
 

@@ -40,8 +40,9 @@ inline std::unique_ptr<RequestScope> MakeScope(
   return std::make_unique<RequestScope>(method, context, environment.metrics);
 }
 
-// Parses `bytes` and calls `body(Request)`, or fails the call. `bytes` is gRPC's
-// and lives as long as the call. Large messages are parsed on the executor.
+// Parses `bytes` and calls `body(Request)`, or fails the call. `bytes` is
+// gRPC's and lives as long as the call. Large messages are parsed on the
+// executor.
 template <typename Request, typename Call, typename Body>
 void Receive(const Environment& environment, Call* call,
              const grpc::ByteBuffer* bytes, Body body) {

@@ -26,8 +26,8 @@ std::shared_ptr<spdlog::async_logger> Logger() {
   return logger;
 }
 
-void Write(spdlog::level::level_enum level, const char* name,
-           const char* event, nlohmann::json fields) {
+void Write(spdlog::level::level_enum level, const char* name, const char* event,
+           nlohmann::json fields) {
   const std::shared_ptr<spdlog::async_logger> log = Logger();
   if (log == nullptr || !log->should_log(level)) return;
   nlohmann::ordered_json line = {
@@ -36,8 +36,8 @@ void Write(spdlog::level::level_enum level, const char* name,
       {"level", name},
       {"event", event}};
   for (auto& [key, value] : fields.items()) line[key] = std::move(value);
-  log->log(level, line.dump(-1, ' ', false,
-                            nlohmann::json::error_handler_t::replace));
+  log->log(level,
+           line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 }  // namespace

@@ -8,8 +8,8 @@
 
 // The server's log: one JSON object per line on standard error, written by a
 // thread of its own, so that a slow reader of the log delays no request (lines
-// are dropped, oldest first, when 8192 wait). Prompts never go here: callers log
-// names, counts, codes and times.
+// are dropped, oldest first, when 8192 wait). Prompts never go here: callers
+// log names, counts, codes and times.
 
 namespace cupola::service {
 

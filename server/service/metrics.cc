@@ -24,9 +24,8 @@ using prometheus::Histogram;
 const std::vector<double> kSecondsBuckets = {
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
     0.1,    0.25,    0.5,    1,     2.5,    5,     10,   30,    60};
-const std::vector<double> kCountBuckets = {1,   2,   4,    8,    16,   32,  64,
-                                           128, 256, 512,  1024, 2048, 4096,
-                                           8192, 16384};
+const std::vector<double> kCountBuckets = {
+    1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
 
 Family<Counter>& AddCounter(prometheus::Registry& registry, const char* name,
                             const char* help) {
@@ -86,8 +85,8 @@ struct Metrics::Families {
         lookup_seconds(
             AddHistogram(r, "cupola_lookup_seconds",
                          "Tokenizing, hashing and reading the cache.")),
-        queue_seconds(AddHistogram(r, "cupola_queue_seconds",
-                                   "Waiting for the device.")),
+        queue_seconds(
+            AddHistogram(r, "cupola_queue_seconds", "Waiting for the device.")),
         compute_seconds(
             AddHistogram(r, "cupola_compute_seconds", "On the device.")),
         serialize_seconds(AddHistogram(
@@ -163,8 +162,8 @@ Metrics::Metrics(const std::string& version, const std::string& torch_version)
       registry_(std::make_unique<prometheus::Registry>()),
       families_(std::make_unique<Families>(*registry_)),
       gauges_(std::make_unique<GaugeCollector>()) {
-  families_->start_time.Add({}).Set(absl::ToDoubleSeconds(
-      start_ - absl::UnixEpoch()));
+  families_->start_time.Add({}).Set(
+      absl::ToDoubleSeconds(start_ - absl::UnixEpoch()));
   families_->build.Add({{"version", version}, {"torch", torch_version}}).Set(1);
   // Present from the start, so that rates are defined at the first event.
   families_->in_flight.Add({});

@@ -29,20 +29,23 @@ struct Gauges {
 };
 
 // Every metric of the server, in Prometheus' text format. One prefix, cupola_;
-// seconds and bytes; histograms and counters, whose rates are computed in PromQL:
+// seconds and bytes; histograms and counters, whose rates are computed in
+// PromQL:
 //
 //   requests_total{method,code}        request_seconds{method}
 //   requests_in_flight                 lookup_seconds, queue_seconds,
-//   prompt_tokens_total{method}        compute_seconds, serialize_seconds{method}
-//   batch_tokens, batch_parts, batch_seconds{device}       queue_depth
-//   cache_lookups_total{result}        cache_bytes{tier}, cache_capacity_bytes
-//   cache_inserts_total, cache_dropped_inserts_total,
+//   prompt_tokens_total{method}        compute_seconds,
+//   serialize_seconds{method} batch_tokens, batch_parts, batch_seconds{device}
+//   queue_depth cache_lookups_total{result}        cache_bytes{tier},
+//   cache_capacity_bytes cache_inserts_total, cache_dropped_inserts_total,
 //   cache_corrupt_records_total, cache_write_errors_total
 //   resident_bytes{name,kind}          loads_total{name,result}
-//   load_seconds{name}                 start_time_seconds, build_info{version,torch}
+//   load_seconds{name}                 start_time_seconds,
+//   build_info{version,torch}
 //
 // Label values come from the catalog and from fixed sets, never from requests.
-// Any thread may call; nothing blocks for longer than a mutex held for a look-up.
+// Any thread may call; nothing blocks for longer than a mutex held for a
+// look-up.
 class Metrics final : public engine::Observer {
  public:
   Metrics(const std::string& version, const std::string& torch_version);

@@ -83,11 +83,10 @@ absl::StatusOr<engine::Prompts> TakePrompts(v1::Prompts* prompts,
   }
   if (prompts->has_prepend_bos()) {
     if (!any_text) {
-      return InvalidArgumentError(
-          StrCat("prompts.prepend_bos is ",
-                 prompts->prepend_bos() ? "true" : "false",
-                 " but every prompt is token ids, which are used as they are; "
-                 "accepted: leave it unset"));
+      return InvalidArgumentError(StrCat(
+          "prompts.prepend_bos is ", prompts->prepend_bos() ? "true" : "false",
+          " but every prompt is token ids, which are used as they are; "
+          "accepted: leave it unset"));
     }
     plain.prepend_bos = prompts->prepend_bos();
   }
@@ -160,10 +159,9 @@ absl::Status CheckRows(const engine::SparseArrays& rows) {
   const int64_t count = rows.indptr.shape[0] - 1;
   const int64_t entries = rows.indices.shape[0];
   if (rows.values.shape[0] != entries) {
-    return InvalidArgumentError(StrCat("features.values has ",
-                                       rows.values.shape[0], " entries and ",
-                                       "features.indices ", entries,
-                                       "; accepted: as many of both"));
+    return InvalidArgumentError(
+        StrCat("features.values has ", rows.values.shape[0], " entries and ",
+               "features.indices ", entries, "; accepted: as many of both"));
   }
   if (rows.columns <= 0) {
     return InvalidArgumentError(StrCat("features.columns is ", rows.columns,
@@ -180,18 +178,18 @@ absl::Status CheckRows(const engine::SparseArrays& rows) {
     const int64_t begin = At<int64_t>(rows.indptr, row);
     const int64_t end = At<int64_t>(rows.indptr, row + 1);
     if (end < begin || end > entries) {
-      return InvalidArgumentError(
-          StrCat("features.indptr[", row + 1, "] is ", end, "; accepted: ",
-                 begin, " to ", entries));
+      return InvalidArgumentError(StrCat("features.indptr[", row + 1, "] is ",
+                                         end, "; accepted: ", begin, " to ",
+                                         entries));
     }
     int64_t least = 0;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t index = At<uint32_t>(rows.indices, i);
       if (index < least || index >= rows.columns) {
-        return InvalidArgumentError(StrCat(
-            "features.indices[", i, "] is ", index, " in row ", row,
-            "; accepted: ", least, " to ", rows.columns - 1,
-            ", ascending within a row"));
+        return InvalidArgumentError(
+            StrCat("features.indices[", i, "] is ", index, " in row ", row,
+                   "; accepted: ", least, " to ", rows.columns - 1,
+                   ", ascending within a row"));
       }
       least = index + 1;
     }
@@ -202,15 +200,15 @@ absl::Status CheckRows(const engine::SparseArrays& rows) {
 absl::StatusOr<engine::SparseArrays> TakeRows(v1::SparseRows* rows) {
   using storage::DType;
   engine::SparseArrays plain;
-  ASSIGN_OR_RETURN(plain.indptr, TakeArray(rows->mutable_indptr(),
-                                           "features.indptr", DType::kInt64,
-                                           1));
-  ASSIGN_OR_RETURN(plain.indices, TakeArray(rows->mutable_indices(),
-                                            "features.indices",
-                                            DType::kUInt32, 1));
-  ASSIGN_OR_RETURN(plain.values, TakeArray(rows->mutable_values(),
-                                           "features.values", DType::kFloat32,
-                                           1));
+  ASSIGN_OR_RETURN(
+      plain.indptr,
+      TakeArray(rows->mutable_indptr(), "features.indptr", DType::kInt64, 1));
+  ASSIGN_OR_RETURN(plain.indices,
+                   TakeArray(rows->mutable_indices(), "features.indices",
+                             DType::kUInt32, 1));
+  ASSIGN_OR_RETURN(
+      plain.values,
+      TakeArray(rows->mutable_values(), "features.values", DType::kFloat32, 1));
   plain.columns = rows->columns();
   if (plain.indptr.shape[0] < 2) {
     return InvalidArgumentError(StrCat("features.indptr has ",
@@ -246,8 +244,7 @@ absl::StatusOr<std::optional<model::Processing>> ProcessingFromProto(
   }
 }
 
-absl::StatusOr<engine::TokenizeRequest> FromProto(
-    v1::TokenizeRequest request) {
+absl::StatusOr<engine::TokenizeRequest> FromProto(v1::TokenizeRequest request) {
   engine::TokenizeRequest plain;
   RETURN_IF_ERROR(CheckName(request.model(), "model"));
   plain.model = std::move(*request.mutable_model());
@@ -287,14 +284,12 @@ absl::StatusOr<engine::ActivationsRequest> FromProto(
   ASSIGN_OR_RETURN(plain.processing,
                    ProcessingFromProto(request.processing(), "processing"));
   ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-  ASSIGN_OR_RETURN(plain.positions,
-                   ToPositions(request.positions(),
-                               plain.prompts.prompts.size()));
+  ASSIGN_OR_RETURN(plain.positions, ToPositions(request.positions(),
+                                                plain.prompts.prompts.size()));
   return plain;
 }
 
-absl::StatusOr<engine::FeaturesRequest> FromProto(
-    v1::FeaturesRequest request) {
+absl::StatusOr<engine::FeaturesRequest> FromProto(v1::FeaturesRequest request) {
   engine::FeaturesRequest plain;
   RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
   RETURN_IF_ERROR(CheckMinActivation(request.min_activation()));
@@ -307,9 +302,9 @@ absl::StatusOr<engine::FeaturesRequest> FromProto(
   switch (request.source_case()) {
     case v1::FeaturesRequest::kPrompts: {
       ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-      ASSIGN_OR_RETURN(plain.positions,
-                       ToPositions(request.positions(),
-                                   plain.prompts->prompts.size()));
+      ASSIGN_OR_RETURN(
+          plain.positions,
+          ToPositions(request.positions(), plain.prompts->prompts.size()));
       return plain;
     }
     case v1::FeaturesRequest::kInputs: {
@@ -334,9 +329,9 @@ absl::StatusOr<engine::ReconstructRequest> FromProto(
   switch (request.source_case()) {
     case v1::ReconstructRequest::kPrompts: {
       ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-      ASSIGN_OR_RETURN(plain.positions,
-                       ToPositions(request.positions(),
-                                   plain.prompts->prompts.size()));
+      ASSIGN_OR_RETURN(
+          plain.positions,
+          ToPositions(request.positions(), plain.prompts->prompts.size()));
       return plain;
     }
     case v1::ReconstructRequest::kInputs: {
@@ -346,8 +341,7 @@ absl::StatusOr<engine::ReconstructRequest> FromProto(
     }
     case v1::ReconstructRequest::kFeatures: {
       RETURN_IF_ERROR(RefusePositions(request.has_positions(), "features"));
-      ASSIGN_OR_RETURN(plain.features,
-                       TakeRows(request.mutable_features()));
+      ASSIGN_OR_RETURN(plain.features, TakeRows(request.mutable_features()));
       return plain;
     }
     case v1::ReconstructRequest::SOURCE_NOT_SET:

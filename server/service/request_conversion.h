@@ -10,8 +10,8 @@
 #include "server/engine/requests.h"
 
 // Protobuf requests -> plain structs. Checks everything that can be checked
-// without the catalog: missing and contradictory fields, numbers that do not fit,
-// tensors whose data does not match their shape, rows that are not CSR.
+// without the catalog: missing and contradictory fields, numbers that do not
+// fit, tensors whose data does not match their shape, rows that are not CSR.
 // INVALID_ARGUMENT names the field, its value and what is accepted;
 // RESOURCE_EXHAUSTED: more prompts than a request may hold, with both numbers.
 // What needs a model or a dictionary (names, hook points, latents, positions,

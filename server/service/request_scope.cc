@@ -35,8 +35,7 @@ std::string TraceIdOf(const grpc::CallbackServerContext& call) {
   const auto& metadata = call.client_metadata();
   const auto found = metadata.find("traceparent");
   if (found == metadata.end()) return "";
-  return TraceId(absl::string_view(found->second.data(),
-                                   found->second.size()));
+  return TraceId(absl::string_view(found->second.data(), found->second.size()));
 }
 
 }  // namespace
@@ -63,8 +62,7 @@ grpc::Status RequestScope::End(const absl::Status& status) {
   const absl::Time now = absl::Now();
   // gRPC reports a passed deadline as a cancellation; tell them apart.
   if (absl::IsCancelled(outcome) && now >= context_.deadline) {
-    outcome =
-        absl::DeadlineExceededError("the request's deadline has passed");
+    outcome = absl::DeadlineExceededError("the request's deadline has passed");
   }
   grpc::Status result = ToGrpcStatus(outcome, call_);
 
@@ -79,9 +77,8 @@ grpc::Status RequestScope::End(const absl::Status& status) {
   const char* code = CodeName(result.error_code());
   metrics_->OnRequestEnd(method_, code, notes_.computed, times, notes_.tokens);
 
-  nlohmann::json line = {{"method", method_},
-                         {"code", code},
-                         {"total_seconds", times.total}};
+  nlohmann::json line = {
+      {"method", method_}, {"code", code}, {"total_seconds", times.total}};
   const auto add_name = [&line](const char* key, const std::string& name) {
     if (!name.empty()) line[key] = name.substr(0, kMaxLoggedName);
   };

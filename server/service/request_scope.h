@@ -22,14 +22,15 @@ inline constexpr absl::Duration kDefaultDeadline = absl::Minutes(10);
 struct RequestNotes {
   std::string model, dictionary;
   int64_t prompts = 0, tokens = 0;
-  bool computed = false;  // the engine has answered; the next two mean something
+  bool computed =
+      false;  // the engine has answered; the next two mean something
   bool from_cache = false;
   engine::StageSeconds seconds;
 };
 
 // One request's life on the transport's side: when it came, until when it may
-// run, whether its client has gone, and, at its end, its metrics and its one log
-// line. Created when the call arrives, ended once. The call that owns it is
+// run, whether its client has gone, and, at its end, its metrics and its one
+// log line. Created when the call arrives, ended once. The call that owns it is
 // called from one thread at a time, except Cancel, which any thread may call.
 class RequestScope {
  public:
@@ -41,7 +42,8 @@ class RequestScope {
   RequestNotes& notes() { return notes_; }
   double SecondsSinceArrival() const;
 
-  // The client has gone (or its deadline has passed): the engine drops the work.
+  // The client has gone (or its deadline has passed): the engine drops the
+  // work.
   void Cancel() { context_.cancelled->store(true); }
   bool cancelled() const { return context_.cancelled->load(); }
 
@@ -61,8 +63,8 @@ class RequestScope {
   absl::Time answer_ready_ = absl::InfinitePast();
 };
 
-// The trace id (32 hexadecimal digits) of a W3C `traceparent` header; empty when
-// `header` is not one.
+// The trace id (32 hexadecimal digits) of a W3C `traceparent` header; empty
+// when `header` is not one.
 std::string TraceId(absl::string_view header);
 
 }  // namespace cupola::service

@@ -22,8 +22,7 @@ constexpr int kMinPingMilliseconds = 20'000;
 
 // The names a health check may ask for; "" is the whole server.
 constexpr const char* kHealthNames[] = {"", "cupola.v1.Analysis",
-                                        "cupola.v1.Catalog",
-                                        "cupola.v1.Admin"};
+                                        "cupola.v1.Catalog", "cupola.v1.Admin"};
 
 }  // namespace
 

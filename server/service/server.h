@@ -18,15 +18,15 @@ struct ServerOptions {
   std::string version, torch_version;
 };
 
-// The gRPC server: Catalog, Analysis and Admin, gRPC health (for the whole server
-// and for each of the three), and reflection when asked for.
+// The gRPC server: Catalog, Analysis and Admin, gRPC health (for the whole
+// server and for each of the three), and reflection when asked for.
 //
 // Health starts as NOT_SERVING: the owner calls SetServing(true) when the
 // engine's catalog is ready. Thread-safe.
 class Server {
  public:
-  // UNAVAILABLE: the address cannot be bound. `engine` and `metrics` outlive the
-  // server.
+  // UNAVAILABLE: the address cannot be bound. `engine` and `metrics` outlive
+  // the server.
   static absl::StatusOr<std::unique_ptr<Server>> Start(
       const ServerOptions& options, engine::Engine* engine, Metrics* metrics);
   ~Server();  // Shutdown, at once
@@ -36,8 +36,9 @@ class Server {
   int port() const;
   void SetServing(bool serving);
 
-  // Health turns NOT_SERVING for good and new calls are refused. Returns when the
-  // calls in flight have ended; those that have not by `deadline` are cancelled.
+  // Health turns NOT_SERVING for good and new calls are refused. Returns when
+  // the calls in flight have ended; those that have not by `deadline` are
+  // cancelled.
   void Shutdown(absl::Time deadline);
 
  private:

@@ -7,8 +7,8 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/status.h"
 
-// How an absl::Status leaves the server. The codes of absl and gRPC are the same
-// numbers.
+// How an absl::Status leaves the server. The codes of absl and gRPC are the
+// same numbers.
 
 namespace cupola::service {
 
@@ -16,8 +16,9 @@ namespace cupola::service {
 // URL, the milliseconds after which a client should try again, in decimal.
 extern const char kRetryDelayPayload[];
 
-// The status line travels as an HTTP/2 header, and clients refuse metadata above
-// 8 KiB: longer messages are cut at a character's border and end in "...".
+// The status line travels as an HTTP/2 header, and clients refuse metadata
+// above 8 KiB: longer messages are cut at a character's border and end in
+// "...".
 inline constexpr size_t kMaxStatusMessage = 1500;
 
 // Returns `status` for the wire. When it carries a retry delay, adds gRPC's

@@ -55,9 +55,9 @@ absl::StatusOr<storage::Array> TakeArray(v1::Tensor* tensor,
         "; accepted: ", DTypeName(dtype)));
   }
   if (tensor->shape_size() != rank) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(field, ".shape is ", ShapeText(*tensor), "; accepted: ",
-                     rank, rank == 1 ? " dimension" : " dimensions"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        field, ".shape is ", ShapeText(*tensor), "; accepted: ", rank,
+        rank == 1 ? " dimension" : " dimensions"));
   }
   for (const int64_t extent : tensor->shape()) {
     if (extent < 0) {
@@ -69,11 +69,11 @@ absl::StatusOr<storage::Array> TakeArray(v1::Tensor* tensor,
   const int64_t expected = BytesOf(*tensor, dtype);
   const int64_t given = static_cast<int64_t>(tensor->data().size());
   if (expected != given) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        field, ".data has ", given, " bytes; shape ", ShapeText(*tensor),
-        " of ", DTypeName(dtype), " needs ",
-        expected < 0 ? "more than an int64 can count"
-                     : absl::StrCat(expected)));
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ".data has ", given, " bytes; shape ",
+                     ShapeText(*tensor), " of ", DTypeName(dtype), " needs ",
+                     expected < 0 ? "more than an int64 can count"
+                                  : absl::StrCat(expected)));
   }
   storage::Array array;
   array.dtype = dtype;
@@ -82,8 +82,7 @@ absl::StatusOr<storage::Array> TakeArray(v1::Tensor* tensor,
   return array;
 }
 
-absl::Status CheckFinite(const storage::Array& array,
-                         absl::string_view field) {
+absl::Status CheckFinite(const storage::Array& array, absl::string_view field) {
   const size_t count = array.bytes.size() / sizeof(float);
   for (size_t i = 0; i < count; ++i) {
     float value;

@@ -21,9 +21,9 @@ namespace cupola::service {
 // than this, and all of them follow in chunks.
 inline constexpr int64_t kInlineAnswerBytes = 1 << 20;
 
-// Takes a tensor that must have `dtype` and `rank` dimensions and whose data must
-// be exactly as long as both say. INVALID_ARGUMENT names `field`, what it holds
-// and what is accepted. The tensor's data is moved out.
+// Takes a tensor that must have `dtype` and `rank` dimensions and whose data
+// must be exactly as long as both say. INVALID_ARGUMENT names `field`, what it
+// holds and what is accepted. The tensor's data is moved out.
 absl::StatusOr<storage::Array> TakeArray(v1::Tensor* tensor,
                                          absl::string_view field,
                                          storage::DType dtype, int rank);
@@ -35,8 +35,9 @@ absl::Status CheckFinite(const storage::Array& array, absl::string_view field);
 // "FLOAT32", ...
 std::string DTypeName(storage::DType dtype);
 
-// Gathers the tensors of one streamed answer. Add them in the field order of the
-// header message (depth first): the client fills its empty tensors in that order.
+// Gathers the tensors of one streamed answer. Add them in the field order of
+// the header message (depth first): the client fills its empty tensors in that
+// order.
 class TensorCollector {
  public:
   // Fills dtype and shape of `tensor`, which outlives Finish.

@@ -41,13 +41,13 @@ def test_topk_keeps_at_most_32(client):
     assert features.csr.getnnz(axis=1).max() <= 32
 
 
-def test_measured_at_load_as_the_demo_says(client):
+def test_measures_as_the_demo_says(client):
     """The server measures on its own sample text, so the bounds are wide; a wrong
     tap, BOS or processing would miss them by far."""
-    measured = client.describe(RESID).measured
+    measured = client.self_check(RESID).measured
     assert measured.l0 == pytest.approx(32, abs=0.5)
     assert 0.05 < measured.fvu < 0.3
-    pair = client.describe("smollm2-135m/l12-mlp")
+    pair = client.self_check("smollm2-135m/l12-mlp")
     assert 0.1 < pair.measured.fvu < 0.4
     assert 0.2 < pair.measured_out.fvu < 0.6
 

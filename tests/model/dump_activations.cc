@@ -8,7 +8,11 @@
 // {"name", "tokens": [[id, ...], ...], "hooks": [name, ...] or "all",
 //  "logits": bool, "stop_at_layer": n, "start_layer": n,
 //  "start_from": [case, hook],            a tensor of an earlier case
-//  "edits": {hook: [factor, addend]}}.    x * factor + addend
+//  "edits": {hook: [factor, addend]},     x * factor + addend
+//  "each": "capture" | "edit"}.
+// With "each" the case is run once per hook point of layer 1 and outside the
+// layers, that point being captured or edited (x * 1.1 + 0.05) alone, and its
+// results are the captured values, or the logits, by hook point.
 // Writes OUTPUT_FOLDER/NAME.safetensors, everything in float32, with the further
 // tensors "logits" and "residual", and prints one JSON object with what the model
 // says of itself.
@@ -113,6 +117,25 @@ absl::StatusOr<Tensors> RunCase(const Model& model, const Json& json,
   return tensors;
 }
 
+// A case with "each".
+absl::StatusOr<Tensors> RunEach(const Model& model, Json json) {
+  const bool edit = json.at("each") == Json("edit");
+  Tensors all;
+  for (const HookPoint& point : AllHookPoints(model.config())) {
+    if (point.layer > 1 || point.layer == 0) continue;
+    const std::string name = HookName(point);
+    if (edit) {
+      json["edits"] = {{name, {1.1, 0.05}}};
+    } else {
+      json["hooks"] = Json::array({name});
+    }
+    ASSIGN_OR_RETURN(const Tensors tensors, RunCase(model, json, {}));
+    if (tensors.size() != 1) return absl::InternalError(name);
+    all[name] = tensors.begin()->second;
+  }
+  return all;
+}
+
 absl::Status Run(const std::string& request_path, const std::string& folder) {
   ASSIGN_OR_RETURN(const Json request, ReadJsonFile(request_path));
   ASSIGN_OR_RETURN(const auto source,
@@ -129,7 +152,8 @@ absl::Status Run(const std::string& request_path, const std::string& folder) {
   std::map<std::string, Tensors> done;
   for (const Json& json : request.at("cases")) {
     const auto name = json.at("name").get<std::string>();
-    auto tensors = RunCase(*model, json, done);
+    auto tensors = json.contains("each") ? RunEach(*model, json)
+                                         : RunCase(*model, json, done);
     if (!tensors.ok()) {
       return absl::Status(
           tensors.status().code(),

@@ -6,6 +6,7 @@
 #include "client/cpp/chunk_assembler.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/service/tensor_conversion.h"
 #include "tests/service/proto_tensors.h"
 
 namespace cupola::service {

@@ -98,28 +98,37 @@ TEST_F(BadInputTest, Features) {
              "{ ids: 1 ids: 257 } } }",
        kInvalid,
        {"257", "256"}},
-      {sae + "prompts { prompts { tokens { ids: 4294967295 } } }", kInvalid,
+      {sae + "prompts { prompts { tokens { ids: 4294967295 } } }",
+       kInvalid,
        {"4294967295"}},
-      {sae + "prompts { prompts { text: \"" + std::string(64, 'x') + "\" } }",
-       kInvalid, {"65", "64"}},
-      {sae + prompt + "positions { every_prompt { values: 4 } }", kInvalid,
+      {sae + "prompts { prompts { text: \"" + std::string(kTinyContext, 'x') +
+           "\" } }",
+       kInvalid,
+       {"513", "512"}},
+      {sae + prompt + "positions { every_prompt { values: 4 } }",
+       kInvalid,
        {"position", "4"}},
-      {sae + prompt + "positions { every_prompt { values: -5 } }", kInvalid,
+      {sae + prompt + "positions { every_prompt { values: -5 } }",
+       kInvalid,
        {"position", "-5"}},
       {sae + prompt +
            "positions { every_prompt { values: 9223372036854775807 } }",
-       kInvalid, {"9223372036854775807"}},
+       kInvalid,
+       {"9223372036854775807"}},
       {sae + prompt +
            "positions { every_prompt { values: -9223372036854775808 } }",
-       kInvalid, {"-9223372036854775808"}},
+       kInvalid,
+       {"-9223372036854775808"}},
       {sae + prompt + "positions { per_prompt { lists {} lists {} } }",
-       kInvalid, {"per_prompt", "2"}},
-      {sae + prompt + "latents: 128", kInvalid, {"128", "127"}},
+       kInvalid,
+       {"per_prompt", "2"}},
+      {sae + prompt + "latents: 128", kInvalid, {"latents", "128"}},
       {sae + prompt + "latents: 4294967295", kInvalid, {"4294967295"}},
       {sae + prompt + "min_activation: nan", kInvalid, {"min_activation"}},
       {sae + prompt + "min_activation: -1", kInvalid, {"min_activation", "-1"}},
       {sae + "prompts { prompts { tokens { ids: 1 } } prepend_bos: true }",
-       kInvalid, {"prepend_bos"}},
+       kInvalid,
+       {"prepend_bos"}},
   };
   for (const BadCase& bad : cases) {
     Expect(client().GetFeatures(Parse<v1::FeaturesRequest>(bad.request)), bad);
@@ -131,12 +140,15 @@ TEST_F(BadInputTest, Activations) {
       "model: \"tiny\" prompts { prompts { text: \"abc\" } } ";
   const std::vector<BadCase> cases = {
       {base, kInvalid, {"hooks"}},
-      {base + "hooks: \"blocks.0.hook_nothing\"", kNotFound,
+      {base + "hooks: \"blocks.0.hook_nothing\"",
+       kNotFound,
        {"blocks.0.hook_nothing"}},
       {base + "hooks: \"blocks.2.hook_resid_pre\"", kInvalid, {"2"}},
       {base + "hooks: \"blocks.99999999999999999999.hook_resid_pre\"",
-       kInvalid, {"99999999999999999999"}},
-      {base + "hooks: \"hook_embed\" dtype: INT64", kInvalid,
+       kNotFound,
+       {"99999999999999999999"}},
+      {base + "hooks: \"hook_embed\" dtype: INT64",
+       kInvalid,
        {"dtype", "INT64"}},
       {"model: \"nothing\" hooks: \"hook_embed\" "
        "prompts { prompts { text: \"a\" } }",
@@ -199,10 +211,9 @@ TEST_F(BadInputTest, LongNamesComeBackCut) {
 
 TEST_F(BadInputTest, TextThatIsNotUtf8) {
   // FeaturesRequest { dictionary: "d" prompts { prompts { text: "\xff" } } }
-  const std::string bytes = std::string("\x0a\x01") + "d" +
-                            "\x12\x05\x0a\x03\x0a\x01\xff";
-  const grpc::Status status =
-      SendRaw("/cupola.v1.Analysis/GetFeatures", bytes);
+  const std::string bytes =
+      std::string("\x0a\x01") + "d" + "\x12\x05\x0a\x03\x0a\x01\xff";
+  const grpc::Status status = SendRaw("/cupola.v1.Analysis/GetFeatures", bytes);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("Prompt.text"));
   EXPECT_THAT(status.error_message(), HasSubstr("UTF-8"));
@@ -243,18 +254,18 @@ TEST_F(BadInputTest, MoreTokensThanARequestMayHold) {
   // 2^18 tokens are the default limit; every prompt fits the context.
   v1::FeaturesRequest request;
   request.set_dictionary("tiny/sae");
-  for (int i = 0; i < 4097; ++i) {
+  for (int i = 0; i < 513; ++i) {
     auto* ids = request.mutable_prompts()->add_prompts()->mutable_tokens();
     for (int64_t token = 0; token < kTinyContext; ++token) ids->add_ids(1);
   }
   Expect(client().GetFeatures(request),
-         {"4097 x 64", kExhausted, {"262208", "262144"}});
+         {"513 x 512", kExhausted, {"262656", "262144"}});
 }
 
 TEST_F(BadInputTest, ALargeBadMessageIsParsedAsWell) {
   // Above what is parsed where it arrives.
-  const grpc::Status status = SendRaw("/cupola.v1.Analysis/GetFeatures",
-                                      std::string(1 << 20, '\xff'));
+  const grpc::Status status =
+      SendRaw("/cupola.v1.Analysis/GetFeatures", std::string(1 << 20, '\xff'));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 

@@ -167,8 +167,7 @@ TEST_F(ChunkedWriterTest, ALongMessageReachesTheClient) {
       absl::InvalidArgumentError(std::string(1 << 20, '\x01')));
   v1::FeaturesResponse message;
   EXPECT_FALSE(reader->Read(&message));
-  EXPECT_EQ(reader->Finish().error_code(),
-            grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 TEST_F(ChunkedWriterTest, AClientThatLeavesEndsTheStream) {
@@ -200,7 +199,8 @@ TEST_F(ChunkedWriterTest, ACancelledCallIsSeenBeforeItsAnswer) {
 }
 
 TEST_F(ChunkedWriterTest, APassedDeadlineIsNoCancellation) {
-  context_.set_deadline(absl::ToChronoTime(absl::Now() + absl::Milliseconds(50)));
+  context_.set_deadline(
+      absl::ToChronoTime(absl::Now() + absl::Milliseconds(50)));
   const auto reader = Call();
   ChunkedWriter* call = service_.TakeCall();
   const auto context = call->scope().context();
@@ -209,8 +209,7 @@ TEST_F(ChunkedWriterTest, APassedDeadlineIsNoCancellation) {
   call->Fail(absl::CancelledError("gone"));
   v1::FeaturesResponse message;
   EXPECT_FALSE(reader->Read(&message));
-  EXPECT_EQ(reader->Finish().error_code(),
-            grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   StopServer();
   EXPECT_TRUE(Counted("DEADLINE_EXCEEDED"));
 }

@@ -25,12 +25,26 @@ TEST(FlagsTest, Defaults) {
 }
 
 TEST(FlagsTest, BothWaysToWriteAValue) {
-  const auto flags = ParseFlags(
-      {"--catalog=c", "--listen", "0.0.0.0:0", "--http=[::1]:80",
-       "--cache_dir", "/tmp/x", "--cache_bytes", "512M",
-       "--cache_memory_bytes=7", "--device", "cuda:1", "--no-self_check",
-       "--reflection", "--drain_seconds=5", "--log_level", "debug",
-       "--threads=2", "--batch_tokens", "64", "--model_root=/models"});
+  const auto flags = ParseFlags({"--catalog=c",
+                                 "--listen",
+                                 "0.0.0.0:0",
+                                 "--http=[::1]:80",
+                                 "--cache_dir",
+                                 "/tmp/x",
+                                 "--cache_bytes",
+                                 "512M",
+                                 "--cache_memory_bytes=7",
+                                 "--device",
+                                 "cuda:1",
+                                 "--no-self_check",
+                                 "--reflection",
+                                 "--drain_seconds=5",
+                                 "--log_level",
+                                 "debug",
+                                 "--threads=2",
+                                 "--batch_tokens",
+                                 "64",
+                                 "--model_root=/models"});
   ASSERT_TRUE(flags.ok()) << flags.status();
   EXPECT_EQ(flags->listen.host, "0.0.0.0");
   EXPECT_EQ(flags->listen.port, 0);
@@ -86,7 +100,8 @@ TEST(FlagsTest, BadLines) {
       {{"--catalog=c", "--listen=a:70000"}, {"a:70000"}},
       {{"--catalog=c", "--listen=a:7070s"}, {"a:7070s"}},
       {{"--catalog=c", "--listen=::1:7070"}, {"brackets"}},
-      {{"--catalog=c", "--cache_bytes=10X"}, {"--cache_bytes is \"10X\"", "10G"}},
+      {{"--catalog=c", "--cache_bytes=10X"},
+       {"--cache_bytes is \"10X\"", "10G"}},
       {{"--catalog=c", "--cache_bytes=-1"}, {"\"-1\""}},
       {{"--catalog=c", "--cache_bytes=G"}, {"\"G\""}},
       {{"--catalog=c", "--cache_bytes=9000000000T"}, {"9000000000T"}},

@@ -21,9 +21,9 @@ using ::testing::StartsWith;
 class HttpServerTest : public ::testing::Test {
  protected:
   HttpServerTest() {
-    auto server = HttpServer::Start(
-        {"127.0.0.1", 0}, {[] { return std::string("metric 1\n"); },
-                           [this] { return ready_.load(); }});
+    auto server = HttpServer::Start({"127.0.0.1", 0},
+                                    {[] { return std::string("metric 1\n"); },
+                                     [this] { return ready_.load(); }});
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
   }
@@ -49,8 +49,7 @@ TEST_F(HttpServerTest, LiveIsNotReady) {
 }
 
 TEST_F(HttpServerTest, OtherPagesAndMethods) {
-  for (const char* path :
-       {"/", "/metrics/x", "/metrics2", "/../etc/passwd"}) {
+  for (const char* path : {"/", "/metrics/x", "/metrics2", "/../etc/passwd"}) {
     EXPECT_THAT(HttpGet(server_->port(), path),
                 ::testing::AnyOf(StartsWith("HTTP/1.1 404 "),
                                  StartsWith("HTTP/1.1 400 ")))

@@ -1,4 +1,5 @@
-// From the command line to the end: start, health, cancellation, drain, restart.
+// From the command line to the end: start, health, cancellation, drain,
+// restart.
 
 #include <csignal>
 #include <filesystem>
@@ -105,8 +106,7 @@ TEST_F(LifecycleTest, HelpVersionAndBadFlags) {
   EXPECT_THAT(version.output, StartsWith("cupola_server "));
   RunResult unknown = RunServer({"--colour=red"}, folder_);
   EXPECT_EQ(unknown.code, 2);
-  EXPECT_EQ(unknown.error,
-            "cupola_server: --colour is unknown; see --help\n");
+  EXPECT_EQ(unknown.error, "cupola_server: --colour is unknown; see --help\n");
   EXPECT_EQ(unknown.output, "");
 }
 
@@ -120,9 +120,8 @@ TEST_F(LifecycleTest, StartsThatFailSayWhy) {
   EXPECT_EQ(bad.code, 1);
   EXPECT_THAT(bad.error, HasSubstr("/bad:1:"));
 
-  std::ofstream(folder_ + "/twice")
-      << "model { name: \"x\" path: \"tiny\" }"
-         "model { name: \"x\" path: \"tiny\" }";
+  std::ofstream(folder_ + "/twice") << "model { name: \"x\" path: \"tiny\" }"
+                                       "model { name: \"x\" path: \"tiny\" }";
   RunResult twice = RunServer({"--catalog=" + folder_ + "/twice"}, folder_);
   EXPECT_EQ(twice.code, 1);
   EXPECT_THAT(twice.error, HasSubstr("\"x\""));
@@ -134,9 +133,9 @@ TEST_F(LifecycleTest, StartsThatFailSayWhy) {
 
   const auto running = Start();
   ASSERT_NE(running, nullptr);
-  RunResult taken = RunServer({"--catalog", catalog_, "--http=off", "--listen",
-                               running->address()},
-                              folder_);
+  RunResult taken = RunServer(
+      {"--catalog", catalog_, "--http=off", "--listen", running->address()},
+      folder_);
   EXPECT_EQ(taken.code, 1);
   EXPECT_THAT(taken.error, HasSubstr(running->address()));
 }
@@ -149,8 +148,8 @@ TEST_F(LifecycleTest, HealthFollowsTheCatalog) {
   EXPECT_THAT(HttpGet(server->http_port(), "/healthz"),
               StartsWith("HTTP/1.1 200"));
   server->WaitUntilReady();
-  for (const char* service : {"", "cupola.v1.Analysis", "cupola.v1.Catalog",
-                              "cupola.v1.Admin"}) {
+  for (const char* service :
+       {"", "cupola.v1.Analysis", "cupola.v1.Catalog", "cupola.v1.Admin"}) {
     while (Health(server->address(), service) != 1) {
       absl::SleepFor(absl::Milliseconds(1));
     }

@@ -29,11 +29,9 @@ void ExpectWellFormed(const std::string& text) {
     if (line.rfind("# HELP ", 0) == 0) continue;
     std::smatch match;
     ASSERT_TRUE(std::regex_match(line, match, sample)) << line;
-    const std::string name =
-        std::regex_replace(match[1].str(), std::regex("_(bucket|sum|count)$"),
-                           "");
-    EXPECT_TRUE(declared.count(name) || declared.count(match[1].str()))
-        << line;
+    const std::string name = std::regex_replace(
+        match[1].str(), std::regex("_(bucket|sum|count)$"), "");
+    EXPECT_TRUE(declared.count(name) || declared.count(match[1].str())) << line;
     EXPECT_EQ(name.rfind("cupola_", 0), 0u) << line;
   }
 }
@@ -58,8 +56,8 @@ TEST(MetricsTest, RequestsByMethodAndCode) {
   EXPECT_THAT(text, HasSubstr("cupola_request_seconds_count{"
                               "method=\"GetFeatures\"} 2"));
   // A refused request has no stages.
-  EXPECT_THAT(text,
-              HasSubstr("cupola_queue_seconds_count{method=\"GetFeatures\"} 1"));
+  EXPECT_THAT(
+      text, HasSubstr("cupola_queue_seconds_count{method=\"GetFeatures\"} 1"));
   EXPECT_THAT(text, HasSubstr("cupola_prompt_tokens_total{"
                               "method=\"GetFeatures\"} 7"));
   EXPECT_THAT(text, HasSubstr("cupola_build_info{torch=\"2.13.0\","
@@ -108,9 +106,8 @@ TEST(MetricsTest, GaugesAreReadWhenAsked) {
 }
 
 TEST(TraceIdTest, FromTraceparent) {
-  EXPECT_EQ(
-      TraceId("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
-      "4bf92f3577b34da6a3ce929d0e0e4736");
+  EXPECT_EQ(TraceId("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            "4bf92f3577b34da6a3ce929d0e0e4736");
   for (const char* bad :
        {"", "00", "00-4bf92f3577b34da6a3ce929d0e0e4736",
         "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",

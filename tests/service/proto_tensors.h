@@ -41,7 +41,6 @@ storage::Array MakeArray(storage::DType dtype, std::vector<int64_t> shape,
   return {dtype, std::move(shape), Bytes(values)};
 }
 
-
 }  // namespace cupola::testing
 
 #endif  // CUPOLA_TESTS_SERVICE_PROTO_TENSORS_H_

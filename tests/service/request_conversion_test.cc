@@ -67,7 +67,8 @@ TEST(RequestConversionTest, FeaturesOfPrompts) {
   EXPECT_THAT(plain->prompts->prompts[1].ids, ElementsAre(7, 0));
   EXPECT_EQ(plain->prompts->prepend_bos, std::optional<bool>(false));
   EXPECT_EQ(plain->positions.kind, engine::Positions::Kind::kPerPrompt);
-  EXPECT_THAT(plain->positions.lists, ElementsAre(ElementsAre(-1), ElementsAre()));
+  EXPECT_THAT(plain->positions.lists,
+              ElementsAre(ElementsAre(-1), ElementsAre()));
   EXPECT_EQ(plain->processing, std::optional(model::Processing::kFolded));
   EXPECT_THAT(plain->latents, ElementsAre(3, 1));
   EXPECT_EQ(plain->top_k, 5u);
@@ -76,8 +77,9 @@ TEST(RequestConversionTest, FeaturesOfPrompts) {
 }
 
 TEST(RequestConversionTest, UnsetFieldsStayUnset) {
-  const auto plain = FromProto(Parse<v1::FeaturesRequest>(
-      R"pb(dictionary: "d" prompts { prompts { text: "a" } })pb"));
+  const auto plain = FromProto(
+      Parse<v1::FeaturesRequest>(R"pb(dictionary: "d"
+                                      prompts { prompts { text: "a" } })pb"));
   ASSERT_TRUE(plain.ok()) << plain.status();
   EXPECT_EQ(plain->prompts->prepend_bos, std::nullopt);
   EXPECT_EQ(plain->positions.kind, engine::Positions::Kind::kAll);
@@ -101,7 +103,10 @@ TEST(RequestConversionTest, FeaturesOfInputsMovesTheirBytes) {
 TEST(RequestConversionTest, TokenizeTakesEmptyPrompts) {
   const auto plain = FromProto(Parse<v1::TokenizeRequest>(
       R"pb(model: "m"
-           prompts { prompts { text: "" } prompts { tokens {} } })pb"));
+           prompts {
+             prompts { text: "" }
+             prompts { tokens {} }
+           })pb"));
   ASSERT_TRUE(plain.ok()) << plain.status();
   EXPECT_EQ(plain->prompts.prompts.size(), 2u);
 }
@@ -128,17 +133,29 @@ TEST(RequestConversionTest, BadFeaturesRequests) {
   const std::vector<BadFeatures> cases = {
       {R"pb(prompts { prompts { text: "a" } })pb", {"dictionary", "empty"}},
       {R"pb(dictionary: "d")pb", {"no source", "prompts or inputs"}},
-      {R"pb(dictionary: "d" prompts {})pb", {"prompts is empty"}},
-      {R"pb(dictionary: "d" prompts { prompts {} })pb",
+      {R"pb(dictionary: "d"
+            prompts {})pb",
+       {"prompts is empty"}},
+      {R"pb(dictionary: "d"
+            prompts { prompts {} })pb",
        {"prompts.prompts[0]", "text or tokens"}},
-      {R"pb(dictionary: "d" prompts { prompts { text: "a" } prompts { text: "" } })pb",
+      {R"pb(dictionary: "d"
+            prompts {
+              prompts { text: "a" }
+              prompts { text: "" }
+            })pb",
        {"prompts.prompts[1].text is empty"}},
-      {R"pb(dictionary: "d" prompts { prompts { tokens {} } })pb",
+      {R"pb(dictionary: "d"
+            prompts { prompts { tokens {} } })pb",
        {"prompts.prompts[0].tokens.ids is empty"}},
-      {R"pb(dictionary: "d" prompts { prompts { tokens { ids: 1 ids: 4294967295 } } })pb",
+      {R"pb(dictionary: "d"
+            prompts { prompts { tokens { ids: 1 ids: 4294967295 } } })pb",
        {"tokens.ids[1] is 4294967295", "0 to 2147483647"}},
       {R"pb(dictionary: "d"
-            prompts { prompts { tokens { ids: 1 } } prepend_bos: true })pb",
+            prompts {
+              prompts { tokens { ids: 1 } }
+              prepend_bos: true
+            })pb",
        {"prepend_bos is true", "token ids"}},
       {R"pb(dictionary: "d"
             prompts { prompts { text: "a" } }
@@ -146,7 +163,12 @@ TEST(RequestConversionTest, BadFeaturesRequests) {
        {"positions.every_prompt.values is empty"}},
       {R"pb(dictionary: "d"
             prompts { prompts { text: "a" } }
-            positions { per_prompt { lists {} lists {} } })pb",
+            positions {
+              per_prompt {
+                lists {}
+                lists {}
+              }
+            })pb",
        {"positions.per_prompt has 2 lists", "accepted: 1"}},
       {R"pb(dictionary: "d"
             prompts { prompts { text: "a" } }
@@ -169,13 +191,16 @@ TEST(RequestConversionTest, BadFeaturesRequests) {
 }
 
 TEST(RequestConversionTest, UnknownEnumValues) {
-  auto features = Parse<v1::FeaturesRequest>(
-      R"pb(dictionary: "d" prompts { prompts { text: "a" } })pb");
+  auto features =
+      Parse<v1::FeaturesRequest>(R"pb(dictionary: "d"
+                                      prompts { prompts { text: "a" } })pb");
   features.set_processing(static_cast<v1::Processing>(9));
   ExpectRefused(FromProto(features), kInvalid, {"processing is 9", "FOLDED"});
 
-  auto activations = Parse<v1::ActivationsRequest>(
-      R"pb(model: "m" prompts { prompts { text: "a" } } hooks: "h")pb");
+  auto activations =
+      Parse<v1::ActivationsRequest>(R"pb(model: "m"
+                                         prompts { prompts { text: "a" } }
+                                         hooks: "h")pb");
   activations.set_dtype(v1::INT32);
   ExpectRefused(FromProto(activations), kInvalid,
                 {"dtype is", "INT32", "BFLOAT16"});
@@ -185,15 +210,15 @@ TEST(RequestConversionTest, UnknownEnumValues) {
 
 TEST(RequestConversionTest, ActivationsNeedHooks) {
   ExpectRefused(FromProto(Parse<v1::ActivationsRequest>(
-                    R"pb(model: "m" prompts { prompts { text: "a" } })pb")),
+                    R"pb(model: "m"
+                         prompts { prompts { text: "a" } })pb")),
                 kInvalid, {"hooks is empty"});
-  ExpectRefused(
-      FromProto(Parse<v1::ActivationsRequest>(
-          R"pb(model: "m"
-               prompts { prompts { text: "a" } }
-               hooks: "h"
-               hooks: "")pb")),
-      kInvalid, {"hooks[1] is empty"});
+  ExpectRefused(FromProto(Parse<v1::ActivationsRequest>(
+                    R"pb(model: "m"
+                         prompts { prompts { text: "a" } }
+                         hooks: "h"
+                         hooks: "")pb")),
+                kInvalid, {"hooks[1] is empty"});
 }
 
 TEST(RequestConversionTest, TooManyPromptsTellsBothNumbers) {
@@ -217,10 +242,9 @@ TEST(RequestConversionTest, BadInputs) {
   const std::vector<float> six = {1, 2, 3, 4, 5, 6};
   ExpectRefused(FromProto(WithInputs(MakeTensor(v1::FLOAT16, {2, 3}, six))),
                 kInvalid, {"inputs.dtype is FLOAT16", "FLOAT32"});
-  ExpectRefused(
-      FromProto(WithInputs(
-          MakeTensor(static_cast<v1::DType>(77), {2, 3}, six))),
-      kInvalid, {"inputs.dtype is 77"});
+  ExpectRefused(FromProto(WithInputs(
+                    MakeTensor(static_cast<v1::DType>(77), {2, 3}, six))),
+                kInvalid, {"inputs.dtype is 77"});
   ExpectRefused(FromProto(WithInputs(MakeTensor(v1::FLOAT32, {6}, six))),
                 kInvalid, {"inputs.shape is [6]", "2 dimensions"});
   ExpectRefused(FromProto(WithInputs(MakeTensor(v1::FLOAT32, {2, 4}, six))),
@@ -231,13 +255,12 @@ TEST(RequestConversionTest, BadInputs) {
       FromProto(WithInputs(MakeTensor<float>(v1::FLOAT32, {0, 3}, {}))),
       kInvalid, {"[0, 3]", "at least one row"});
   // 2^62 * 4 * 4 bytes wrap around to 0 in 64 bits.
-  ExpectRefused(FromProto(WithInputs(MakeTensor<float>(
-                    v1::FLOAT32, {int64_t{1} << 62, 4}, {}))),
+  ExpectRefused(FromProto(WithInputs(
+                    MakeTensor<float>(v1::FLOAT32, {int64_t{1} << 62, 4}, {}))),
                 kInvalid, {"inputs.data has 0 bytes", "int64"});
   ExpectRefused(
       FromProto(WithInputs(MakeTensor<float>(
-          v1::FLOAT32, {1, 2},
-          {1, std::numeric_limits<float>::quiet_NaN()}))),
+          v1::FLOAT32, {1, 2}, {1, std::numeric_limits<float>::quiet_NaN()}))),
       kInvalid, {"inputs holds nan at element 1"});
 }
 
@@ -253,7 +276,9 @@ v1::ReconstructRequest WithRows(std::vector<int64_t> indptr,
   v1::ReconstructRequest request;
   request.set_dictionary("d");
   v1::SparseRows* rows = request.mutable_features();
-  const auto size = [](const auto& v) { return static_cast<int64_t>(v.size()); };
+  const auto size = [](const auto& v) {
+    return static_cast<int64_t>(v.size());
+  };
   *rows->mutable_indptr() = MakeTensor(v1::INT64, {size(indptr)}, indptr);
   *rows->mutable_indices() = MakeTensor(v1::UINT32, {size(indices)}, indices);
   *rows->mutable_values() = MakeTensor(v1::FLOAT32, {size(values)}, values);
@@ -273,7 +298,8 @@ TEST(RequestConversionTest, RowsKeepTheirInvariants) {
   refused(WithRows({0}, {}, {}, 5), {"features.indptr has 1", "at least 2"});
   refused(WithRows({0, 3}, {1, 2}, {1, 2}, 5), {"from 0 to 3", "entries, 2"});
   refused(WithRows({1, 2}, {1, 2}, {1, 2}, 5), {"from 1 to 2"});
-  refused(WithRows({0, 2, 1, 2}, {1, 2}, {1, 2}, 5), {"features.indptr[2] is 1"});
+  refused(WithRows({0, 2, 1, 2}, {1, 2}, {1, 2}, 5),
+          {"features.indptr[2] is 1"});
   refused(WithRows({0, 9, 2}, {1, 2}, {1, 2}, 5), {"features.indptr[1] is 9"});
   refused(WithRows({0, 2}, {2, 2}, {1, 2}, 5), {"features.indices[1] is 2"});
   refused(WithRows({0, 2}, {1, 5}, {1, 2}, 5),

@@ -10,9 +10,11 @@
 
 namespace cupola::testing {
 
-inline constexpr int64_t kTinyWidth = 32, kTinyLatents = 128, kTinyContext = 64;
+inline constexpr int64_t kTinyWidth = 32, kTinyLatents = 128,
+                         kTinyContext = 512;
 
-// One server for all tests of a suite, with a cache, reflection, and a catalog of
+// One server for all tests of a suite, with a cache, reflection, and a catalog
+// of
 //   tiny            a GPT-2 (see tiny_model.h), kTinyWidth wide
 //   tiny/sae        an SAE at blocks.1.hook_resid_pre
 //   broken          a model whose config.json is cut short

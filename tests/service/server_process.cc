@@ -60,8 +60,7 @@ std::unique_ptr<ServerProcess> ServerProcess::Start(
   char line[512] = "";
   const bool told =
       std::fgets(line, sizeof line, output) != nullptr &&
-      std::sscanf(line,
-                  "cupola: listening grpc=127.0.0.1:%d http=127.0.0.1:%d",
+      std::sscanf(line, "cupola: listening grpc=127.0.0.1:%d http=127.0.0.1:%d",
                   &server->grpc_port_, &server->http_port_) == 2;
   std::fclose(output);
   if (!told) {

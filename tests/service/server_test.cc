@@ -20,8 +20,8 @@
 namespace cupola::testing {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::Each;
+using ::testing::ElementsAre;
 using ::testing::Gt;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -77,8 +77,7 @@ TEST_F(ServerTest, Tokenize) {
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_TRUE(answer->prepended_bos());
   ASSERT_EQ(answer->prompts_size(), 1);
-  EXPECT_THAT(answer->prompts(0).ids(),
-              ElementsAre(kTinyBos, 'a', 0xC3, 0xA9));
+  EXPECT_THAT(answer->prompts(0).ids(), ElementsAre(kTinyBos, 'a', 0xC3, 0xA9));
   EXPECT_THAT(answer->prompts(0).pieces(),
               ElementsAre("<|endoftext|>", "a", "\xc3", "\xa9"));
 }
@@ -113,8 +112,8 @@ TEST_F(ServerTest, ALargeAnswerIsChunkedAndWhole) {
     request.mutable_prompts()->add_prompts()->set_text(
         std::string(63, static_cast<char>('!' + i)));
   }
-  for (const char* hook : {"resid_pre0", "resid_post0", "resid_post1",
-                           "hook_embed"}) {
+  for (const char* hook :
+       {"resid_pre0", "resid_post0", "resid_post1", "hook_embed"}) {
     request.add_hooks(hook);
   }
   const auto whole = client().GetActivations(request);
@@ -132,12 +131,11 @@ TEST_F(ServerTest, ALargeAnswerIsChunkedAndWhole) {
   ASSERT_TRUE(alone.ok()) << alone.status();
   EXPECT_EQ(alone->provenance().chunked_bytes(), 0);
   for (int hook = 0; hook < 4; ++hook) {
-    const auto expected =
-        Values<float>(alone->hooks(hook).prompts(0).data());
+    const auto expected = Values<float>(alone->hooks(hook).prompts(0).data());
     const auto got = Values<float>(whole->hooks(hook).prompts(63).data());
     ASSERT_EQ(expected.size(), 64u * kTinyWidth);
-    EXPECT_THAT(got, ::testing::Pointwise(::testing::FloatNear(1e-4f),
-                                          expected));
+    EXPECT_THAT(got,
+                ::testing::Pointwise(::testing::FloatNear(1e-4f), expected));
   }
 }
 

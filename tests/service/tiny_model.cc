@@ -65,31 +65,30 @@ void WriteTokenizer(const std::string& folder) {
                            {"add_prefix_space", false},
                            {"trim_offsets", true},
                            {"use_regex", true}};
-  WriteJson(folder + "/tokenizer.json",
-            {{"version", "1.0"},
-             {"truncation", nullptr},
-             {"padding", nullptr},
-             {"added_tokens",
-              {{{"id", kTinyBos},
-                {"content", "<|endoftext|>"},
-                {"single_word", false},
-                {"lstrip", false},
-                {"rstrip", false},
-                {"normalized", false},
-                {"special", true}}}},
-             {"normalizer", nullptr},
-             {"pre_tokenizer", byte_level},
-             {"post_processor", nullptr},
-             {"decoder", byte_level},
-             {"model",
-              {{"type", "BPE"},
-               {"dropout", nullptr},
-               {"unk_token", nullptr},
-               {"continuing_subword_prefix", ""},
-               {"end_of_word_suffix", ""},
-               {"fuse_unk", false},
-               {"vocab", vocabulary},
-               {"merges", Json::array()}}}});
+  WriteJson(folder + "/tokenizer.json", {{"version", "1.0"},
+                                         {"truncation", nullptr},
+                                         {"padding", nullptr},
+                                         {"added_tokens",
+                                          {{{"id", kTinyBos},
+                                            {"content", "<|endoftext|>"},
+                                            {"single_word", false},
+                                            {"lstrip", false},
+                                            {"rstrip", false},
+                                            {"normalized", false},
+                                            {"special", true}}}},
+                                         {"normalizer", nullptr},
+                                         {"pre_tokenizer", byte_level},
+                                         {"post_processor", nullptr},
+                                         {"decoder", byte_level},
+                                         {"model",
+                                          {{"type", "BPE"},
+                                           {"dropout", nullptr},
+                                           {"unk_token", nullptr},
+                                           {"continuing_subword_prefix", ""},
+                                           {"end_of_word_suffix", ""},
+                                           {"fuse_unk", false},
+                                           {"vocab", vocabulary},
+                                           {"merges", Json::array()}}}});
   WriteJson(folder + "/tokenizer_config.json",
             {{"bos_token", "<|endoftext|>"},
              {"eos_token", "<|endoftext|>"},
@@ -122,32 +121,29 @@ void WriteSafetensors(const std::string& path,
 
 void WriteTinyGpt2(const std::string& folder, const TinyGpt2& sizes) {
   std::filesystem::create_directories(folder);
-  WriteJson(folder + "/config.json",
-            {{"model_type", "gpt2"},
-             {"architectures", {"GPT2LMHeadModel"}},
-             {"activation_function", "gelu_new"},
-             {"n_layer", sizes.n_layers},
-             {"n_embd", sizes.d_model},
-             {"n_head", sizes.n_heads},
-             {"n_positions", sizes.n_ctx},
-             {"n_ctx", sizes.n_ctx},
-             {"vocab_size", kTinyVocabulary},
-             {"layer_norm_epsilon", 1e-5},
-             {"bos_token_id", kTinyBos},
-             {"eos_token_id", kTinyBos},
-             {"tie_word_embeddings", true}});
+  WriteJson(folder + "/config.json", {{"model_type", "gpt2"},
+                                      {"architectures", {"GPT2LMHeadModel"}},
+                                      {"activation_function", "gelu_new"},
+                                      {"n_layer", sizes.n_layers},
+                                      {"n_embd", sizes.d_model},
+                                      {"n_head", sizes.n_heads},
+                                      {"n_positions", sizes.n_ctx},
+                                      {"n_ctx", sizes.n_ctx},
+                                      {"vocab_size", kTinyVocabulary},
+                                      {"layer_norm_epsilon", 1e-5},
+                                      {"bos_token_id", kTinyBos},
+                                      {"eos_token_id", kTinyBos},
+                                      {"tie_word_embeddings", true}});
   WriteTokenizer(folder);
 
   Random random(sizes.seed);
   const int64_t d = sizes.d_model;
   const double scale = 1 / std::sqrt(static_cast<double>(d));
   std::map<std::string, NamedTensor> tensors;
-  tensors["transformer.wte.weight"] =
-      random.Tensor({kTinyVocabulary, d}, 1);
+  tensors["transformer.wte.weight"] = random.Tensor({kTinyVocabulary, d}, 1);
   tensors["transformer.wpe.weight"] = random.Tensor({sizes.n_ctx, d}, 0.3);
   for (int64_t layer = 0; layer < sizes.n_layers; ++layer) {
-    const std::string block =
-        "transformer.h." + std::to_string(layer) + ".";
+    const std::string block = "transformer.h." + std::to_string(layer) + ".";
     for (const char* norm : {"ln_1", "ln_2"}) {
       tensors[block + norm + ".weight"] = Constant(d, 1);
       tensors[block + norm + ".bias"] = Constant(d, 0);
@@ -158,8 +154,7 @@ void WriteTinyGpt2(const std::string& folder, const TinyGpt2& sizes) {
     tensors[block + "attn.c_proj.bias"] = Constant(d, 0);
     tensors[block + "mlp.c_fc.weight"] = random.Tensor({d, 4 * d}, scale);
     tensors[block + "mlp.c_fc.bias"] = Constant(4 * d, 0);
-    tensors[block + "mlp.c_proj.weight"] =
-        random.Tensor({4 * d, d}, scale / 2);
+    tensors[block + "mlp.c_proj.weight"] = random.Tensor({4 * d, d}, scale / 2);
     tensors[block + "mlp.c_proj.bias"] = Constant(d, 0);
   }
   tensors["transformer.ln_f.weight"] = Constant(d, 1);
@@ -170,20 +165,19 @@ void WriteTinyGpt2(const std::string& folder, const TinyGpt2& sizes) {
 void WriteTinySae(const std::string& folder, const std::string& hook,
                   int64_t d_in, int64_t d_sae, uint32_t seed) {
   std::filesystem::create_directories(folder);
-  WriteJson(folder + "/cfg.json",
-            {{"architecture", "standard"},
-             {"d_in", d_in},
-             {"d_sae", d_sae},
-             {"dtype", "float32"},
-             {"device", "cpu"},
-             {"apply_b_dec_to_input", true},
-             {"normalize_activations", "none"},
-             {"reshape_activations", "none"},
-             {"metadata",
-              {{"model_name", "tiny"},
-               {"hook_name", hook},
-               {"context_size", 32},
-               {"prepend_bos", true}}}});
+  WriteJson(folder + "/cfg.json", {{"architecture", "standard"},
+                                   {"d_in", d_in},
+                                   {"d_sae", d_sae},
+                                   {"dtype", "float32"},
+                                   {"device", "cpu"},
+                                   {"apply_b_dec_to_input", true},
+                                   {"normalize_activations", "none"},
+                                   {"reshape_activations", "none"},
+                                   {"metadata",
+                                    {{"model_name", "tiny"},
+                                     {"hook_name", hook},
+                                     {"context_size", 32},
+                                     {"prepend_bos", true}}}});
   Random random(seed);
   const double scale = 1 / std::sqrt(static_cast<double>(d_in));
   WriteSafetensors(folder + "/sae_weights.safetensors",

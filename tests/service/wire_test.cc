@@ -29,7 +29,8 @@ TEST(WireTest, RoundTrip) {
 
 TEST(WireTest, AnEmptyMessageIsAMessage) {
   v1::FeaturesRequest back;
-  EXPECT_TRUE(ParseMessage(SerializeMessage(v1::FeaturesRequest()), &back).ok());
+  EXPECT_TRUE(
+      ParseMessage(SerializeMessage(v1::FeaturesRequest()), &back).ok());
 }
 
 TEST(WireTest, TextThatIsNotUtf8NamesItsField) {
@@ -38,15 +39,14 @@ TEST(WireTest, TextThatIsNotUtf8NamesItsField) {
   const absl::Status status =
       ParseMessage(Buffer(std::string("\x0a\x02\xff\xfe", 4)), &prompt);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()),
-              ::testing::AllOf(HasSubstr("cupola.v1.Prompt.text"),
-                               HasSubstr("UTF-8")));
+  EXPECT_THAT(
+      std::string(status.message()),
+      ::testing::AllOf(HasSubstr("cupola.v1.Prompt.text"), HasSubstr("UTF-8")));
 }
 
 TEST(WireTest, GarbageIsInvalid) {
   v1::FeaturesRequest request;
-  const absl::Status status =
-      ParseMessage(Buffer("\x0a\x7fshort"), &request);
+  const absl::Status status = ParseMessage(Buffer("\x0a\x7fshort"), &request);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("cupola.v1.FeaturesRequest"));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from .features import Features
 from .info import Status
 from .results import Activations, Answer
 
+_LATENTS = "latent and activation, strongest first"
 # Columns of the tables of entries: heading (# for numbers) and attribute.
 _MODEL_COLUMNS = {
     "family": "family",
@@ -29,13 +31,18 @@ _MODEL_COLUMNS = {
 }
 _DICTIONARY_COLUMNS = {
     "kind": "kind",
-    "architecture": "architecture",
+    "type": "architecture",
     "hook point": "hook_in",
-    "#d_in": "d_in",
     "#d_sae": "d_sae",
     "#L0": "measured.l0",
     "#FVU": "measured.fvu",
 }
+
+
+# Columns of long texts.
+_FOLDED = ("hook point", "token", _LATENTS, "first values")
+# Of tables that go into a file or a pipe, where no line need be folded.
+_FILE_WIDTH = 160
 
 
 def print_json(value: Any) -> None:
@@ -59,16 +66,18 @@ def _show_entries(entries: Sequence[Any], columns: Dict[str, str]) -> None:
             Text(entry.state, styles.get(entry.state, "")),
             *(Text(cell(entry, attribute)) for attribute in columns.values()),
         )
-    console = Console()
+    console = _console()
     console.print(table)
     for entry in entries:
         for note in (entry.failure, *getattr(entry, "warnings", ())):
             if note:
-                console.print(Text(f"{entry.name}: {note}", "red"))
+                console.print(
+                    Text(f"{entry.name}: {note}", "red"), soft_wrap=True
+                )
 
 
 def show_features(answer: Features, top: int) -> None:
-    table = _table("#", "token", "latent and activation, strongest first")
+    table = _table("#", "token", _LATENTS)
     for position, token, strongest in zip(
         answer.position, answer.tokens, answer.top_per_token(top)
     ):
@@ -77,9 +86,9 @@ def show_features(answer: Features, top: int) -> None:
             line.append(f"{latent:>6}", "bold cyan")
             line.append(f" {_three_digits(value):<7}")
         table.add_row(str(position), Text(repr(token)), line)
-    console = Console()
+    console = _console()
     console.print(table)
-    console.print(_origin(answer))
+    console.print(_origin(answer), soft_wrap=True)
 
 
 def features_json(answer: Features, top: Optional[int]) -> Dict[str, Any]:
@@ -105,7 +114,7 @@ def features_json(answer: Features, top: Optional[int]) -> Dict[str, Any]:
 
 def show_activations(answer: Activations, tokens: List[str]) -> None:
     """Of an answer for one prompt, with that prompt's tokens."""
-    console = Console()
+    console = _console()
     for name in answer:
         array = answer[name][0]
         table = _table("#", "token", "#norm", "first values")
@@ -122,7 +131,7 @@ def show_activations(answer: Activations, tokens: List[str]) -> None:
                 shown + (" …" if len(row) > 5 else ""),
             )
         console.print(table)
-    console.print(_origin(answer))
+    console.print(_origin(answer), soft_wrap=True)
 
 
 def activations_json(answer: Activations) -> Dict[str, Any]:
@@ -139,7 +148,7 @@ def show_tokens(ids: List[int], tokens: List[str]) -> None:
     table = _table("#", "#id", "token")
     for i, (index, token) in enumerate(zip(ids, tokens)):
         table.add_row(str(i), str(index), Text(repr(token)))
-    Console().print(table)
+    _console().print(table)
 
 
 def show_status(status: Status) -> None:
@@ -157,7 +166,14 @@ def show_status(status: Status) -> None:
                     name = name[: -len(unit)]
             if shown:
                 table.add_row(prefix + name.replace("_", " "), escape(shown))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_WIDTH
+    return console
 
 
 def _table(*headings: str) -> Table:
@@ -169,6 +185,9 @@ def _table(*headings: str) -> Table:
             (heading[1:] or "#") if number else heading,
             justify="right" if number else "left",
             overflow="fold",
+            # On a narrow terminal these fold; the others stay whole.
+            no_wrap=heading not in _FOLDED,
+            min_width=10 if heading in _FOLDED else None,
         )
     return table
 

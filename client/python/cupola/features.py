@@ -89,7 +89,9 @@ class Features(Answer):
         """The `n` latents with the largest activation, strongest first.
 
         Columns: latent, max_activation, active_tokens, and the token where it
-        is largest (prompt, position, token). The lowest index wins ties.
+        is largest (prompt, position, token). The lowest index wins ties. A BOS
+        token's activations often dwarf all others: leave its position out of
+        the request to rank the rest.
         """
         import pandas
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
 
 from . import _protos, _requests
 from ._requests import Positions, Prompts
-from .errors import InvalidArgument
+from .errors import DataLoss, InvalidArgument
 from .info import HookPoint, ModelInfo
 from .results import Activations, Provenance
 
@@ -104,6 +104,10 @@ class Model:
             ],
         )
         round_trip = time.perf_counter() - start
+        if len(header.hooks) != len(hooks):
+            raise DataLoss(
+                f"asked for {len(hooks)} hooks, got {len(header.hooks)}"
+            )
         remaining = iter(arrays)
         return Activations(
             arrays={

@@ -73,9 +73,8 @@ absl::StatusOr<AddedTokens> AddedTokens::FromJson(
   for (size_t i = 0; i < list.size(); ++i) {
     absl::StatusOr<AddedToken> token = ReadToken(list[i]);
     if (!token.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"added_tokens\"[", i, "]: ",
-                       token.status().message()));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "\"added_tokens\"[", i, "]: ", token.status().message()));
     }
     if (token->content.empty()) continue;
     std::optional<int32_t> id = added.Find(token->content);
@@ -85,10 +84,9 @@ absl::StatusOr<AddedTokens> AddedTokens::FromJson(
       if (*id >= Bpe::kMaxIds ||
           (static_cast<size_t>(*id) < bpe.tokens().size() &&
            bpe.tokens()[*id].has_value())) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("\"added_tokens\"[", i, "] \"", token->content,
-                         "\" would get the id ", *id,
-                         ", which is taken or too large"));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "\"added_tokens\"[", i, "] \"", token->content,
+            "\" would get the id ", *id, ", which is taken or too large"));
       }
     }
     if (token->normalized && normalizer != nullptr) {

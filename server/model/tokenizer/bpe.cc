@@ -53,8 +53,9 @@ absl::Status Bpe::Start(absl::string_view word,
     // An unknown token that is pending stays so, behind the bytes: that is what
     // `tokenizers` does.
     if (byte_fallback_ &&
-        AddByteFallback(byte_level_ ? absl::string_view(ToByteAlphabet(character))
-                                    : character,
+        AddByteFallback(byte_level_
+                            ? absl::string_view(ToByteAlphabet(character))
+                            : character,
                         ids)) {
       continue;
     }

@@ -55,10 +55,11 @@ absl::Status BpeTokenizer::EncodeText(absl::string_view text, bool first,
       continue;
     }
     const size_t size = piece.end - piece.begin;
-    const size_t head = normalized.head - std::min(normalized.head, piece.begin);
-    RETURN_IF_ERROR(EncodeWords({normalized.text.substr(piece.begin, size),
-                                 std::min(head, size)},
-                                ids));
+    const size_t head =
+        normalized.head - std::min(normalized.head, piece.begin);
+    RETURN_IF_ERROR(EncodeWords(
+        {normalized.text.substr(piece.begin, size), std::min(head, size)},
+        ids));
   }
   return absl::OkStatus();
 }
@@ -77,15 +78,14 @@ absl::Status BpeTokenizer::EncodeWords(NormalizedText text,
 
 absl::Status BpeTokenizer::CheckId(int32_t id) const {
   const auto& tokens = parts_.bpe.tokens();
-  if (id >= 0 && (parts_.added.tokens().contains(id) ||
-                  (static_cast<size_t>(id) < tokens.size() &&
-                   tokens[id].has_value()))) {
+  if (id >= 0 &&
+      (parts_.added.tokens().contains(id) ||
+       (static_cast<size_t>(id) < tokens.size() && tokens[id].has_value()))) {
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("no token has the id ", id,
-                   "; the vocabulary's ids run from 0 to ",
-                   vocabulary_size_ - 1));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "no token has the id ", id, "; the vocabulary's ids run from 0 to ",
+      vocabulary_size_ - 1));
 }
 
 absl::StatusOr<std::string> BpeTokenizer::Decode(

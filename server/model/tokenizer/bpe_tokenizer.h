@@ -47,9 +47,7 @@ class BpeTokenizer : public Tokenizer {
   std::optional<int32_t> declared_bos_id() const override {
     return parts_.declared_bos;
   }
-  const std::string& fingerprint() const override {
-    return parts_.fingerprint;
-  }
+  const std::string& fingerprint() const override { return parts_.fingerprint; }
 
  private:
   // Text between added tokens of the raw kind; `first`: the input's start.

@@ -92,9 +92,8 @@ absl::StatusOr<BosIds> FindBos(const SpecialTokens& special,
   if (special.bos.has_value()) {
     ids.declared = find(*special.bos);
     if (!ids.declared.has_value()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the bos_token \"", *special.bos,
-                       "\" is not in the vocabulary"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the bos_token \"", *special.bos, "\" is not in the vocabulary"));
     }
   } else {
     ASSIGN_OR_RETURN(const std::optional<int64_t> first,
@@ -107,8 +106,8 @@ absl::StatusOr<BosIds> FindBos(const SpecialTokens& special,
             bpe.tokens()[*first].has_value()));
       if (!known) {
         return absl::InvalidArgumentError(
-            absl::StrCat("the post_processor starts texts with the id ",
-                         *first, ", which no token has"));
+            absl::StrCat("the post_processor starts texts with the id ", *first,
+                         ", which no token has"));
       }
       ids.declared = static_cast<int32_t>(*first);
     }
@@ -126,7 +125,9 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> Build(
   if (!json.is_object()) {
     return absl::InvalidArgumentError("not a JSON object");
   }
-  const auto part = [&json](const char* key) { return json.value(key, Json()); };
+  const auto part = [&json](const char* key) {
+    return json.value(key, Json());
+  };
   const auto model = json.find("model");
   if (model == json.end() || !model->is_object()) {
     return absl::InvalidArgumentError("\"model\" must be an object");
@@ -141,25 +142,23 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> Build(
   ASSIGN_OR_RETURN(Decoder decoder, Decoder::FromJson(part("decoder")));
   ASSIGN_OR_RETURN(const BosIds bos,
                    FindBos(special, part("post_processor"), bpe, added));
-  const storage::Digest digest =
-      storage::Hasher("tokenizer/1")
-          .AddBytes(fingerprint)
-          .AddInt(bos.bos.value_or(-1))
-          .AddInt(bos.declared.value_or(-1))
-          .Finish();
+  const storage::Digest digest = storage::Hasher("tokenizer/1")
+                                     .AddBytes(fingerprint)
+                                     .AddInt(bos.bos.value_or(-1))
+                                     .AddInt(bos.declared.value_or(-1))
+                                     .Finish();
   fingerprint.assign(digest.begin(), digest.end());
-  return std::make_unique<BpeTokenizer>(BpeTokenizer::Parts{
-      std::move(normalizer), std::move(pre_tokenizer), std::move(bpe),
-      std::move(added), std::move(decoder), bos.bos, bos.declared,
-      std::move(fingerprint)});
+  return std::make_unique<BpeTokenizer>(
+      BpeTokenizer::Parts{std::move(normalizer), std::move(pre_tokenizer),
+                          std::move(bpe), std::move(added), std::move(decoder),
+                          bos.bos, bos.declared, std::move(fingerprint)});
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<const Tokenizer>> Tokenizer::Load(
     const std::string& folder) {
-  ASSIGN_OR_RETURN(SpecialTokens special,
-                   tokenizer::ReadSpecialTokens(folder));
+  ASSIGN_OR_RETURN(SpecialTokens special, tokenizer::ReadSpecialTokens(folder));
   std::string path = absl::StrCat(folder, "/tokenizer.json");
   absl::StatusOr<std::string> text = ReadFile(path);
   absl::StatusOr<Json> json;
@@ -171,8 +170,9 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> Tokenizer::Load(
     json = ReadGpt2Files(folder, &special);
     if (absl::IsNotFound(json.status())) {
       return absl::NotFoundError(
-          absl::StrCat(folder, ": neither tokenizer.json nor vocab.json and "
-                               "merges.txt"));
+          absl::StrCat(folder,
+                       ": neither tokenizer.json nor vocab.json and "
+                       "merges.txt"));
     }
     if (!json.ok()) return json.status();
     text = json->dump();

@@ -87,8 +87,7 @@ size_t Merges::ApplyToMany(int32_t* ids, size_t count) const {
     int32_t position;
     int32_t merged;
     bool operator>(const Candidate& other) const {
-      return rank != other.rank ? rank > other.rank
-                                : position > other.position;
+      return rank != other.rank ? rank > other.rank : position > other.position;
     }
   };
   const auto size = static_cast<int32_t>(count);

@@ -14,9 +14,8 @@ namespace cupola::model::tokenizer {
 absl::StatusOr<Metaspace> Metaspace::FromJson(const Json& json) {
   ASSIGN_OR_RETURN(std::string replacement,
                    RequiredString(json, "replacement"));
-  if (replacement.empty() ||
-      CharacterLength(static_cast<unsigned char>(replacement[0])) !=
-          replacement.size()) {
+  if (replacement.empty() || CharacterLength(static_cast<unsigned char>(
+                                 replacement[0])) != replacement.size()) {
     return absl::InvalidArgumentError(
         "Metaspace's \"replacement\" must be one character");
   }
@@ -37,7 +36,8 @@ absl::StatusOr<Metaspace> Metaspace::FromJson(const Json& json) {
         absl::StrCat("Metaspace's \"prepend_scheme\" is \"", scheme,
                      "\", expected always, first or never"));
   }
-  if (!prefix && prepend != Prepend::kNever && json.contains("prepend_scheme")) {
+  if (!prefix && prepend != Prepend::kNever &&
+      json.contains("prepend_scheme")) {
     return absl::InvalidArgumentError(
         "Metaspace's \"add_prefix_space\" and \"prepend_scheme\" contradict "
         "each other");
@@ -49,9 +49,8 @@ absl::StatusOr<Metaspace> Metaspace::FromJson(const Json& json) {
 absl::Status Metaspace::Apply(Words* words) const {
   words->RewriteEach([this](const Words::Word& word, absl::string_view old,
                             std::string* text) {
-    const bool wanted =
-        prepend_ == Prepend::kAlways ||
-        (prepend_ == Prepend::kFirst && word.head > 0);
+    const bool wanted = prepend_ == Prepend::kAlways ||
+                        (prepend_ == Prepend::kFirst && word.head > 0);
     const bool present =
         absl::StartsWith(old, " ") || absl::StartsWith(old, replacement_);
     const size_t begin = text->size();

@@ -57,9 +57,8 @@ std::vector<Symbol> Decompose(NormalForm form, absl::string_view text) {
     // The longest decomposition, of U+FDFA, has 18 UTF-16 units.
     UChar units[32];
     UErrorCode error = U_ZERO_ERROR;
-    const int32_t count =
-        unorm2_getDecomposition(data, static_cast<UChar32>(character), units,
-                                std::size(units), &error);
+    const int32_t count = unorm2_getDecomposition(
+        data, static_cast<UChar32>(character), units, std::size(units), &error);
     if (count < 0) {
       symbols.push_back({character, u_getCombiningClass(character)});
       continue;

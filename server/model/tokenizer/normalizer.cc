@@ -26,9 +26,9 @@ class NormalFormStep : public Normalizer {
   absl::Status Apply(NormalizedText* text) const override {
     std::string normal = ToNormalForm(form_, text->text);
     if (normal != text->text) {
-      text->head = text->head == 0 || normal.empty()
-                       ? 0
-                       : CharacterLength(static_cast<unsigned char>(normal[0]));
+      const absl::string_view all = text->text;
+      text->head = std::min(
+          ToNormalForm(form_, all.substr(0, text->head)).size(), normal.size());
       text->text = std::move(normal);
     }
     return absl::OkStatus();
@@ -100,9 +100,8 @@ class Replace : public Normalizer {
     RETURN_IF_ERROR(pattern_.FindAll(text->text, &matches));
     if (matches.empty()) return absl::OkStatus();
     if (text->text.size() + matches.size() * content_.size() > kMaxBytes) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the normalizer makes more than ", kMaxBytes,
-                       " bytes of this text"));
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "the normalizer makes more than ", kMaxBytes, " bytes of this text"));
     }
     NormalizedText result;
     size_t kept = 0;
@@ -110,8 +109,7 @@ class Replace : public Normalizer {
     // match's last byte.
     const auto keep = [&](size_t end) {
       if (kept < text->head) {
-        result.head =
-            result.text.size() + std::min(end, text->head) - kept;
+        result.head = result.text.size() + std::min(end, text->head) - kept;
       }
       result.text.append(text->text, kept, end - kept);
     };

@@ -75,13 +75,10 @@ constexpr absl::string_view kCategories[] = {
     "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf", "Cn", "Co",
 };
 
-// Scripts that tokenizer files name; PCRE2 wants them capitalized.
+// Scripts that tokenizer files name; PCRE2 wants them capitalized. These keep
+// their characters under StandIn.
 constexpr absl::string_view kScripts[] = {
-    "Arabic",   "Armenian", "Bengali",  "Bopomofo",  "Cyrillic", "Devanagari",
-    "Georgian", "Greek",    "Gujarati", "Gurmukhi",  "Han",      "Hangul",
-    "Hebrew",   "Hiragana", "Kannada",  "Katakana",  "Khmer",    "Lao",
-    "Latin",    "Malayalam", "Mongolian", "Myanmar", "Sinhala",  "Tamil",
-    "Telugu",   "Thai",     "Tibetan",  "Common",    "Inherited",
+    "Greek", "Han", "Hangul", "Hebrew", "Hiragana", "Katakana", "Latin", "Thai",
 };
 
 absl::Status Bad(absl::string_view what) {
@@ -110,8 +107,8 @@ absl::StatusOr<std::string> PropertyItems(absl::string_view name) {
   if (plain == "space" || plain == "whitespace") return std::string(kSpaces);
   if (plain == "word") return std::string(kWord);
   if (plain == "digit") return std::string("\\p{Nd}");
-  return Bad(absl::StrCat("character property \"", name,
-                          "\" is not supported"));
+  return Bad(
+      absl::StrCat("character property \"", name, "\" is not supported"));
 }
 
 // [items] or [^items]; a set of nothing needs other words.
@@ -155,9 +152,9 @@ absl::Status ReadMember(absl::string_view pattern, size_t* at, int nesting,
   }
   if (pattern[*at] == '\\') {
     size_t behind = *at + 1;
-    ASSIGN_OR_RETURN(const bool is_set, ReadSetEscape(pattern, &behind,
-                                                       /*in_brackets=*/true,
-                                                       set));
+    ASSIGN_OR_RETURN(const bool is_set,
+                     ReadSetEscape(pattern, &behind,
+                                   /*in_brackets=*/true, set));
     if (is_set) {
       *at = behind;
       return absl::OkStatus();
@@ -175,8 +172,9 @@ absl::Status ReadMember(absl::string_view pattern, size_t* at, int nesting,
   if (pattern[*at] == '\\') {
     size_t behind = *at + 1;
     CharacterSet unused;
-    ASSIGN_OR_RETURN(const bool is_set,
-                     ReadSetEscape(pattern, &behind, /*in_brackets=*/true, &unused));
+    ASSIGN_OR_RETURN(
+        const bool is_set,
+        ReadSetEscape(pattern, &behind, /*in_brackets=*/true, &unused));
     if (is_set) return Bad("a range that ends in a class");
   }
   ASSIGN_OR_RETURN(const char32_t last, ReadCharacter(pattern, at));
@@ -204,9 +202,8 @@ absl::StatusOr<CharacterSet> ReadSet(absl::string_view pattern, size_t* at,
     if (pattern[*at] == ']') break;
     if (StartsAt(pattern, *at, "&&")) {
       *at += 2;
-      intersected = has_intersection
-                        ? Intersect(intersected, set.ToPattern())
-                        : set.ToPattern();
+      intersected = has_intersection ? Intersect(intersected, set.ToPattern())
+                                     : set.ToPattern();
       has_intersection = true;
       set = {};
       continue;

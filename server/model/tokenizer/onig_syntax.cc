@@ -135,9 +135,8 @@ class Translator {
   absl::Status Escape() {
     size_t behind = at_ + 1;
     CharacterSet set;
-    ASSIGN_OR_RETURN(
-        const bool is_set,
-        ReadSetEscape(in_, &behind, /*in_brackets=*/false, &set));
+    ASSIGN_OR_RETURN(const bool is_set,
+                     ReadSetEscape(in_, &behind, /*in_brackets=*/false, &set));
     if (is_set) {
       at_ = behind;
       Atom(set.ToPattern());
@@ -180,10 +179,9 @@ class Translator {
   // {n}, {n,}, {n,m}, {,m}; anything else is a plain brace.
   absl::Status Interval() {
     const size_t close = in_.find('}', at_);
-    const absl::string_view body =
-        close == absl::string_view::npos
-            ? absl::string_view()
-            : in_.substr(at_ + 1, close - at_ - 1);
+    const absl::string_view body = close == absl::string_view::npos
+                                       ? absl::string_view()
+                                       : in_.substr(at_ + 1, close - at_ - 1);
     bool plain = body.empty() || body == ",";
     size_t commas = 0;
     for (const char c : body) {

@@ -24,6 +24,7 @@ absl::StatusOr<Pattern> Pattern::FromJson(const Json& json) {
 
 absl::Status Pattern::FindAll(absl::string_view text,
                               std::vector<Match>* matches) const {
+  if (text.empty()) return absl::OkStatus();
   if (regex_ != nullptr) return regex_->FindAll(text, matches);
   for (size_t at = text.find(literal_); at != absl::string_view::npos;
        at = text.find(literal_, at + literal_.size())) {

@@ -21,7 +21,8 @@ class Pattern {
   // not compile.
   static absl::StatusOr<Pattern> FromJson(const Json& json);
 
-  // Appends the matches in `text`, left to right. Errors as Regex::FindAll.
+  // Appends the matches in `text`, left to right; an empty text has none, not
+  // even an empty one. Errors as Regex::FindAll.
   absl::Status FindAll(absl::string_view text,
                        std::vector<Match>* matches) const;
 

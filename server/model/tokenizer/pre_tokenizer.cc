@@ -91,8 +91,7 @@ class WordRuns : public PreTokenizer {
       for (size_t at = 0; at < text.size();) {
         const size_t begin = at;
         const char32_t c = NextCharacter(text, &at);
-        const Kind kind =
-            IsWord(c) ? kWord : IsWhitespace(c) ? kSpace : kOther;
+        const Kind kind = IsWord(c) ? kWord : IsWhitespace(c) ? kSpace : kOther;
         if (kind != kSpace && kind == last) {
           runs.back().end = at;
         } else if (kind != kSpace) {
@@ -109,13 +108,13 @@ class WordRuns : public PreTokenizer {
 class PrefixSpace : public PreTokenizer {
  public:
   absl::Status Apply(Words* words) const override {
-    words->RewriteEach([](const Words::Word& word, absl::string_view old,
-                          std::string* text) {
-      const bool prepend = !absl::StartsWith(old, " ");
-      if (prepend) *text += ' ';
-      absl::StrAppend(text, old);
-      return word.head == 0 ? 0 : word.head + prepend;
-    });
+    words->RewriteEach(
+        [](const Words::Word& word, absl::string_view old, std::string* text) {
+          const bool prepend = !absl::StartsWith(old, " ");
+          if (prepend) *text += ' ';
+          absl::StrAppend(text, old);
+          return word.head == 0 ? 0 : word.head + prepend;
+        });
     return absl::OkStatus();
   }
 };
@@ -123,12 +122,12 @@ class PrefixSpace : public PreTokenizer {
 class ByteAlphabet : public PreTokenizer {
  public:
   absl::Status Apply(Words* words) const override {
-    words->RewriteEach([](const Words::Word& word, absl::string_view old,
-                          std::string* text) {
-      const std::string head = ToByteAlphabet(old.substr(0, word.head));
-      absl::StrAppend(text, head, ToByteAlphabet(old.substr(word.head)));
-      return head.size();
-    });
+    words->RewriteEach(
+        [](const Words::Word& word, absl::string_view old, std::string* text) {
+          const std::string head = ToByteAlphabet(old.substr(0, word.head));
+          absl::StrAppend(text, head, ToByteAlphabet(old.substr(word.head)));
+          return head.size();
+        });
     return absl::OkStatus();
   }
 };
@@ -201,8 +200,7 @@ absl::Status AddStep(const Json& json, Steps* steps) {
   }
   if (type == "Metaspace") {
     ASSIGN_OR_RETURN(auto metaspace, Metaspace::FromJson(json));
-    steps->steps.push_back(
-        std::make_unique<Metaspace>(std::move(metaspace)));
+    steps->steps.push_back(std::make_unique<Metaspace>(std::move(metaspace)));
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(

@@ -84,8 +84,7 @@ absl::StatusOr<std::unique_ptr<const Regex>> Regex::Compile(
         absl::StrCat("regex of ", pattern.size(), " bytes, at most ",
                      kMaxPatternBytes, " are accepted"));
   }
-  ASSIGN_OR_RETURN(const std::string translated,
-                   TranslateOnigPattern(pattern));
+  ASSIGN_OR_RETURN(const std::string translated, TranslateOnigPattern(pattern));
   const CompileContext compile;
   if (compile.context == nullptr) {
     return absl::ResourceExhaustedError("regex: out of memory");
@@ -121,24 +120,22 @@ absl::Status Regex::FindAll(absl::string_view text,
   pcre2_set_match_limit(
       workspace.context(),
       static_cast<uint32_t>(std::min<uint64_t>(
-          kMatchSteps + uint64_t{kStepsPerByte} * subject.size(),
-          UINT32_MAX)));
+          kMatchSteps + uint64_t{kStepsPerByte} * subject.size(), UINT32_MAX)));
   const auto* const start = reinterpret_cast<PCRE2_SPTR>(subject.data());
-  const PCRE2_SIZE* const found =
-      pcre2_get_ovector_pointer(workspace.data());
+  const PCRE2_SIZE* const found = pcre2_get_ovector_pointer(workspace.data());
   bool has_last = false;
   size_t last_end = 0;
   size_t at = 0;
   while (at <= subject.size()) {
     // The text was checked once; PCRE2 need not check it for every match.
-    int result = pcre2_match(code_, start, subject.size(), at,
-                             PCRE2_NO_UTF_CHECK, workspace.data(),
-                             workspace.context());
+    int result =
+        pcre2_match(code_, start, subject.size(), at, PCRE2_NO_UTF_CHECK,
+                    workspace.data(), workspace.context());
     if (result == PCRE2_ERROR_JIT_STACKLIMIT) {
       // The interpreter keeps its frames on the heap, under its own limit.
       result = pcre2_match(code_, start, subject.size(), at,
-                           PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                           workspace.data(), workspace.context());
+                           PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, workspace.data(),
+                           workspace.context());
     }
     if (result == PCRE2_ERROR_NOMATCH) break;
     if (result < 0) {

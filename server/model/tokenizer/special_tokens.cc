@@ -53,11 +53,10 @@ absl::StatusOr<int64_t> TemplateTokenId(const Json& json,
 }  // namespace
 
 absl::StatusOr<SpecialTokens> ReadSpecialTokens(const std::string& folder) {
-  ASSIGN_OR_RETURN(const Json config,
-                   ReadOptional(absl::StrCat(folder, "/tokenizer_config.json")));
-  ASSIGN_OR_RETURN(
-      const Json map,
-      ReadOptional(absl::StrCat(folder, "/special_tokens_map.json")));
+  ASSIGN_OR_RETURN(const Json config, ReadOptional(absl::StrCat(
+                                          folder, "/tokenizer_config.json")));
+  ASSIGN_OR_RETURN(const Json map, ReadOptional(absl::StrCat(
+                                       folder, "/special_tokens_map.json")));
   SpecialTokens tokens;
   const std::pair<const char*, std::optional<std::string>*> wanted[] = {
       {"bos_token", &tokens.bos},
@@ -65,7 +64,8 @@ absl::StatusOr<SpecialTokens> ReadSpecialTokens(const std::string& folder) {
       {"unk_token", &tokens.unk},
   };
   for (const auto& [key, token] : wanted) {
-    ASSIGN_OR_RETURN(*token, ReadToken(config.contains(key) ? config : map, key));
+    ASSIGN_OR_RETURN(*token,
+                     ReadToken(config.contains(key) ? config : map, key));
   }
   ASSIGN_OR_RETURN(tokens.add_prefix_space,
                    BoolOr(config, "add_prefix_space", false));

@@ -38,34 +38,35 @@ void SplitAt(const std::vector<Match>& delimiters, size_t size, bool inverted,
   parts->clear();
   bool after = false;      // the stretch before was a delimiter
   bool mergeable = false;  // a lone delimiter that waits for what follows it
-  ForEachStretch(
-      delimiters, size, inverted, [&](Match stretch, bool is_delimiter) {
-        bool merge = false;
-        switch (behavior) {
-          case SplitBehavior::kRemoved:
-            if (is_delimiter) return;
-            break;
-          case SplitBehavior::kIsolated:
-            break;
-          case SplitBehavior::kContiguous:
-            merge = is_delimiter == after;
-            break;
-          case SplitBehavior::kMergedWithPrevious:
-            merge = is_delimiter && !after;
-            break;
-          case SplitBehavior::kMergedWithNext:
-            // Of several delimiters in a row, only the last one merges.
-            merge = !is_delimiter && mergeable;
-            mergeable = is_delimiter;
-            break;
-        }
-        if (merge && !parts->empty()) {
-          parts->back().end = stretch.end;
-        } else {
-          parts->push_back(stretch);
-        }
-        after = is_delimiter;
-      });
+  ForEachStretch(delimiters, size, inverted,
+                 [&](Match stretch, bool is_delimiter) {
+                   bool merge = false;
+                   switch (behavior) {
+                     case SplitBehavior::kRemoved:
+                       if (is_delimiter) return;
+                       break;
+                     case SplitBehavior::kIsolated:
+                       break;
+                     case SplitBehavior::kContiguous:
+                       merge = is_delimiter == after;
+                       break;
+                     case SplitBehavior::kMergedWithPrevious:
+                       merge = is_delimiter && !after;
+                       break;
+                     case SplitBehavior::kMergedWithNext:
+                       // Of several delimiters in a row, only the last one
+                       // merges.
+                       merge = !is_delimiter && mergeable;
+                       mergeable = is_delimiter;
+                       break;
+                   }
+                   if (merge && !parts->empty()) {
+                     parts->back().end = stretch.end;
+                   } else {
+                     parts->push_back(stretch);
+                   }
+                   after = is_delimiter;
+                 });
 }
 
 }  // namespace cupola::model::tokenizer

@@ -27,9 +27,9 @@ class Tokenizer {
 
   virtual ~Tokenizer() = default;
 
-  // `text` must be valid UTF-8 (INVALID_ARGUMENT else). Special and added tokens
-  // in the text become their ids, as `tokenizers` does. RESOURCE_EXHAUSTED: a
-  // pre-tokenizer regex hit its match limit.
+  // `text` must be valid UTF-8 (INVALID_ARGUMENT else). Special and added
+  // tokens in the text become their ids, as `tokenizers` does.
+  // RESOURCE_EXHAUSTED: a pre-tokenizer regex hit its match limit.
   virtual absl::StatusOr<std::vector<int32_t>> Encode(
       absl::string_view text) const = 0;
 
@@ -38,8 +38,8 @@ class Tokenizer {
   virtual absl::StatusOr<std::string> Decode(
       const std::vector<int32_t>& ids) const = 0;
 
-  // One token's bytes as it would stand inside a text (" the", not "\u0120the");
-  // need not be valid UTF-8.
+  // One token's bytes as it would stand inside a text (" the", not
+  // "\u0120the"); need not be valid UTF-8.
   virtual absl::StatusOr<std::string> Piece(int32_t id) const = 0;
 
   // Ids run from 0 to vocabulary_size() - 1 (added tokens included).

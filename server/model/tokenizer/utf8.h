@@ -35,8 +35,8 @@ inline char32_t NextCharacter(absl::string_view text, size_t* position) {
     return (at[0] & 0x0Fu) << 12 | (at[1] & 0x3Fu) << 6 | (at[2] & 0x3Fu);
   }
   *position += 4;
-  return (at[0] & 0x07u) << 18 | (at[1] & 0x3Fu) << 12 |
-         (at[2] & 0x3Fu) << 6 | (at[3] & 0x3Fu);
+  return (at[0] & 0x07u) << 18 | (at[1] & 0x3Fu) << 12 | (at[2] & 0x3Fu) << 6 |
+         (at[3] & 0x3Fu);
 }
 
 // The bytes that the character with this first byte takes.

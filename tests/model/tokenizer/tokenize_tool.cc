@@ -89,10 +89,8 @@ int main(int argc, char** argv) {
     if (std::fread(&size, sizeof(size), 1, stdin) != 1) return 1;
     std::string bytes(size, '\0');
     if (std::fread(bytes.data(), 1, size, stdin) != size) return 1;
-    const auto answer =
-        Answer(**tokenizer, static_cast<char>(what), bytes);
-    const std::string text =
-        answer.ok() ? *answer : answer.status().ToString();
+    const auto answer = Answer(**tokenizer, static_cast<char>(what), bytes);
+    const std::string text = answer.ok() ? *answer : answer.status().ToString();
     size = static_cast<uint32_t>(text.size());
     std::putchar(answer.ok() ? '+' : '-');
     std::fwrite(&size, sizeof(size), 1, stdout);

@@ -16,6 +16,7 @@ import torch  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
 torch.manual_seed(0)
+torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 
 
@@ -47,7 +48,11 @@ class Cupola:
             )
         )
         done = subprocess.run(
-            [str(_tool()), str(request), str(out)], capture_output=True, text=True
+            [str(_tool()), str(request), str(out)],
+            capture_output=True,
+            text=True,
+            # Tiny matrices: threads would only wait for each other.
+            env=dict(os.environ, OMP_NUM_THREADS="1"),
         )
         if done.returncode != 0:
             raise RuntimeError(done.stderr)
@@ -60,6 +65,24 @@ class Cupola:
 @pytest.fixture
 def cupola(tmp_path):
     return Cupola(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory, models):
+    """(family, processing) -> what Cupola answers to test_model_parity.cases_of,
+    run once a session."""
+    from test_model_parity import cases_of
+
+    answers = {}
+
+    def get(family, processing):
+        key = (family, processing)
+        if key not in answers:
+            runner = Cupola(tmp_path_factory.mktemp("once"))
+            answers[key] = runner.run(models(family), cases_of(family), processing)
+        return answers[key]
+
+    return get
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,5 @@
+"""python -m cupola: the command line."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,104 @@
+#include "server/engine/catalog_entry.h"
+
+#include "server/analysis/tensor_io.h"
+
+namespace cupola::engine {
+namespace {
+
+// The first failure among an entry's slots.
+template <typename Entry>
+absl::Status FailureOf(const Entry& entry) {
+  absl::Status status = entry.source.status();
+  for (const auto& [which, slot] : entry.weights) status.Update(slot.status());
+  return status;
+}
+
+}  // namespace
+
+template <typename Entry>
+State StateOf(const Entry& entry) {
+  bool loading = entry.source.loading(), resident = false;
+  for (const auto& [which, slot] : entry.weights) {
+    loading |= slot.loading();
+    resident |= slot.ready();
+  }
+  if (resident) return State::kResident;
+  if (loading) return State::kLoading;
+  if (!FailureOf(entry).ok()) return State::kFailed;
+  return entry.was_resident ? State::kEvicted : State::kRegistered;
+}
+
+template <typename Entry>
+void ForgetFailures(Entry& entry) {
+  if (entry.source.failed()) entry.source.Reset();
+  for (auto& [which, slot] : entry.weights) {
+    if (slot.failed()) slot.Reset();
+  }
+}
+
+template <typename Entry>
+int64_t ResidentBytes(const Entry& entry) {
+  int64_t bytes = 0;
+  for (const auto& [which, slot] : entry.weights) {
+    if (slot.ready()) bytes += slot.value()->resident_bytes();
+  }
+  return bytes;
+}
+
+template <typename Entry>
+void DropWeights(Entry& entry) {
+  for (auto& [which, slot] : entry.weights) {
+    if (!slot.loading()) slot.Reset();
+  }
+  entry.load_seconds = 0;
+}
+
+template State StateOf(const ModelEntry&);
+template State StateOf(const DictionaryEntry&);
+template int64_t ResidentBytes(const ModelEntry&);
+template int64_t ResidentBytes(const DictionaryEntry&);
+template void ForgetFailures(ModelEntry&);
+template void ForgetFailures(DictionaryEntry&);
+template void DropWeights(ModelEntry&);
+template void DropWeights(DictionaryEntry&);
+
+ModelStatus StatusOf(const ModelEntry& entry) {
+  ModelStatus status;
+  status.spec = entry.spec;
+  status.state = StateOf(entry);
+  status.failure = std::string(FailureOf(entry).message());
+  status.device = entry.spec.device;
+  status.load_seconds = entry.load_seconds;
+  status.resident_bytes = ResidentBytes(entry);
+  for (const auto& [processing, slot] : entry.weights) {
+    if (slot.ready()) status.resident_processing.push_back(processing);
+  }
+  if (entry.source.ready()) {
+    const model::ModelSource& source = *entry.source.value();
+    status.config = source.config();
+    status.digest = source.digest();
+    status.bos_token_id = source.tokenizer().bos_id();
+    status.weight_bytes =
+        source.WeightBytes(analysis::ToScalarType(entry.spec.dtype));
+  }
+  return status;
+}
+
+DictionaryStatus StatusOf(const DictionaryEntry& entry) {
+  DictionaryStatus status;
+  status.spec = entry.spec;
+  status.state = StateOf(entry);
+  status.failure = std::string(FailureOf(entry).message());
+  status.load_seconds = entry.load_seconds;
+  status.resident_bytes = ResidentBytes(entry);
+  status.measured = entry.measured;
+  status.measured_out = entry.measured_out;
+  status.warnings = entry.warnings;
+  if (entry.source.ready()) {
+    status.manifest = entry.source.value()->manifest();
+    status.digest = entry.source.value()->digest();
+  }
+  return status;
+}
+
+}  // namespace cupola::engine
