@@ -366,7 +366,8 @@ void Catalog::Stop() {
   loader_.Join();
 }
 
-void Catalog::SetMeasured(const std::string& dictionary, const Measurement& in,
+void Catalog::SetMeasured(const std::string& dictionary,
+                          const std::optional<Measurement>& in,
                           const std::optional<Measurement>& out,
                           std::vector<std::string> warnings) {
   absl::MutexLock lock(&mu_);

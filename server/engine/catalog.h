@@ -69,7 +69,8 @@ class Catalog {
   // Drops the weights (of a model: its dictionaries' too). FAILED_PRECONDITION
   // while the entry loads.
   absl::Status Unload(const std::string& name);
-  void SetMeasured(const std::string& dictionary, const Measurement& in,
+  void SetMeasured(const std::string& dictionary,
+                   const std::optional<Measurement>& in,
                    const std::optional<Measurement>& out,
                    std::vector<std::string> warnings);
 

@@ -51,7 +51,8 @@ class Engine::Impl {
   void LoadEverything();
   void MeasureDictionary(const std::string& entry, RequestContext context,
                          std::function<void(absl::Status)> done);
-  void MeasureHalf(const std::string& name, RequestContext context,
+  void MeasureHalf(const std::string& name, const Prompts& prompts,
+                   RequestContext context,
                    std::function<void(absl::StatusOr<Measurement>)> done);
   void Drain(absl::Time deadline);
 
@@ -126,7 +127,13 @@ void Engine::Impl::LoadEverything() {
                    [this](absl::StatusOr<std::string> name) {
                      --loads_left_;
                      if (name.ok() && options_.self_check) {
-                       MeasureDictionary(*name, {}, [](absl::Status) {});
+                       MeasureDictionary(
+                           *name, {}, [this, entry = *name](absl::Status s) {
+                             if (s.ok()) return;
+                             catalog_->SetMeasured(
+                                 entry, std::nullopt, std::nullopt,
+                                 {absl::StrCat("not measured: ", s.message())});
+                           });
                      }
                    });
   }
@@ -223,17 +230,23 @@ void Engine::Impl::Analyse(Request request, RequestContext context,
 }
 
 void Engine::Impl::MeasureHalf(
-    const std::string& name, RequestContext context,
+    const std::string& name, const Prompts& prompts, RequestContext context,
     std::function<void(absl::StatusOr<Measurement>)> done) {
+  ReconstructRequest reconstruct;
+  reconstruct.dictionary = name;
+  reconstruct.prompts = prompts;
+  FeaturesRequest features;
+  features.dictionary = name;
+  features.prompts = prompts;
   Analyse<ReconstructRequest, ReconstructAnswer>(
-      SelfCheckReconstruct(name), context,
+      std::move(reconstruct), context,
       [=, this](absl::StatusOr<ReconstructAnswer> reconstructed) {
         if (!reconstructed.ok()) return done(reconstructed.status());
         Analyse<FeaturesRequest, FeaturesAnswer>(
-            SelfCheckFeatures(name), context,
-            [=](absl::StatusOr<FeaturesAnswer> features) {
-              if (!features.ok()) return done(features.status());
-              done(Measure(*reconstructed, *features));
+            features, context,
+            [=](absl::StatusOr<FeaturesAnswer> fired) {
+              if (!fired.ok()) return done(fired.status());
+              done(Measure(*reconstructed, *fired));
             },
             AskFeatures, AnswerFeatures);
       },
@@ -243,30 +256,36 @@ void Engine::Impl::MeasureHalf(
 void Engine::Impl::MeasureDictionary(const std::string& entry,
                                      RequestContext context,
                                      std::function<void(absl::Status)> done) {
-  auto described = catalog_->DescribeDictionary(entry);
-  if (!described.ok()) return done(described.status());
-  const dictionary::Manifest manifest = described->manifest;
-  const bool pair = manifest.kind == dictionary::Kind::kPair;
-  MeasureHalf(entry, context, [=, this](absl::StatusOr<Measurement> in) {
-    if (!in.ok()) return done(in.status());
-    if (!pair) {
-      catalog_->SetMeasured(entry, *in, std::nullopt,
-                            Warnings(manifest, *in, ""));
-      return done(absl::OkStatus());
-    }
-    MeasureHalf(absl::StrCat(entry, ":out"), context,
-                [=, this](absl::StatusOr<Measurement> out) {
-                  if (!out.ok()) return done(out.status());
-                  std::vector<std::string> warnings =
-                      Warnings(manifest, *in, "input half: ");
-                  for (std::string& warning :
-                       Warnings(manifest, *out, "output half: ")) {
-                    warnings.push_back(std::move(warning));
-                  }
-                  catalog_->SetMeasured(entry, *in, *out, std::move(warnings));
-                  done(absl::OkStatus());
+  const auto opened = [=, this](absl::StatusOr<Sources> sources) {
+    if (!sources.ok()) return done(sources.status());
+    const dictionary::Manifest manifest = sources->dictionary->manifest();
+    auto prompts = SamplePrompts(*sources->model, manifest);
+    if (!prompts.ok()) return done(prompts.status());
+    const bool pair = manifest.kind == dictionary::Kind::kPair;
+    const auto measured = [=, this](absl::StatusOr<Measurement> in,
+                                    std::optional<Measurement> out) {
+      std::vector<std::string> warnings =
+          Warnings(manifest, *in, pair ? "input half: " : "");
+      if (out.has_value()) {
+        for (std::string& warning : Warnings(manifest, *out, "output half: ")) {
+          warnings.push_back(std::move(warning));
+        }
+      }
+      catalog_->SetMeasured(entry, *in, out, std::move(warnings));
+      done(absl::OkStatus());
+    };
+    MeasureHalf(entry, *prompts, context,
+                [=, this](absl::StatusOr<Measurement> in) {
+                  if (!in.ok()) return done(in.status());
+                  if (!pair) return measured(in, std::nullopt);
+                  MeasureHalf(absl::StrCat(entry, ":out"), *prompts, context,
+                              [=](absl::StatusOr<Measurement> out) {
+                                if (!out.ok()) return done(out.status());
+                                measured(in, *out);
+                              });
                 });
-  });
+  };
+  OpenDictionary(entry, opened);
 }
 
 void Engine::Impl::Drain(absl::Time deadline) {

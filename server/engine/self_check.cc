@@ -1,5 +1,6 @@
 #include "server/engine/self_check.h"
 
+#include <algorithm>
 #include <cstring>
 #include <unordered_set>
 #include <utility>
@@ -7,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/engine/sample_text.h"
+#include "server/model/status_macros.h"
 
 namespace cupola::engine {
 namespace {
@@ -15,14 +17,6 @@ namespace {
 // other text: half or double for L0, 0.1 and half again for FVU.
 constexpr double kL0Factor = 2.0;
 constexpr double kFvuFactor = 1.5, kFvuSlack = 0.1;
-
-Prompts SamplePrompts() {
-  Prompts prompts;
-  for (const std::string& text : SampleTexts()) {
-    prompts.prompts.push_back({.is_text = true, .text = text, .ids = {}});
-  }
-  return prompts;
-}
 
 // Drops the rows of position 0 and computes the two averages over the others.
 struct Rest {
@@ -68,18 +62,25 @@ Rest WithoutFirstPositions(const ReconstructAnswer& answer) {
 
 }  // namespace
 
-ReconstructRequest SelfCheckReconstruct(const std::string& name) {
-  ReconstructRequest request;
-  request.dictionary = name;
-  request.prompts = SamplePrompts();
-  return request;
-}
-
-FeaturesRequest SelfCheckFeatures(const std::string& name) {
-  FeaturesRequest request;
-  request.dictionary = name;
-  request.prompts = SamplePrompts();
-  return request;
+absl::StatusOr<Prompts> SamplePrompts(const model::ModelSource& model,
+                                      const dictionary::Manifest& manifest) {
+  const model::Tokenizer& tokenizer = model.tokenizer();
+  const bool bos =
+      tokenizer.bos_id().has_value() &&
+      (manifest.declares_prepend_bos ? manifest.prepend_bos
+                                     : model.config().default_prepend_bos);
+  int64_t context = model.config().n_ctx;
+  if (manifest.context_size > 0) {
+    context = std::min(context, manifest.context_size);
+  }
+  Prompts prompts;
+  for (const std::string& text : SampleTexts()) {
+    ASSIGN_OR_RETURN(std::vector<int32_t> ids, tokenizer.Encode(text));
+    if (bos) ids.insert(ids.begin(), *tokenizer.bos_id());
+    if (static_cast<int64_t>(ids.size()) > context) ids.resize(context);
+    prompts.prompts.push_back({.is_text = false, .text = {}, .ids = ids});
+  }
+  return prompts;
 }
 
 Measurement Measure(const ReconstructAnswer& reconstructed,

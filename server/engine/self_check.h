@@ -6,8 +6,8 @@
 
 #include "absl/status/statusor.h"
 #include "server/engine/catalog_types.h"
-#include "server/engine/request_runner.h"
 #include "server/engine/requests.h"
+#include "server/model/model.h"
 
 namespace cupola::engine {
 
@@ -19,10 +19,10 @@ namespace cupola::engine {
 // most models is orders of magnitude larger than anywhere else, and
 // dictionaries are usually not trained on it.
 
-// The two requests of a measurement: what is reconstructed, and which latents
-// fire. `name` may name a half.
-ReconstructRequest SelfCheckReconstruct(const std::string& name);
-FeaturesRequest SelfCheckFeatures(const std::string& name);
+// The sample texts as the model's tokens, with BOS where the dictionary (else
+// the model) wants it, each cut to the model's and the dictionary's context.
+absl::StatusOr<Prompts> SamplePrompts(const model::ModelSource& model,
+                                      const dictionary::Manifest& manifest);
 
 Measurement Measure(const ReconstructAnswer& reconstructed,
                     const FeaturesAnswer& features);

@@ -1,11 +1,14 @@
 #include "server/service/server.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/impl/server_builder_option.h"
 #include "server/engine/executor.h"
 #include "server/service/admin_service.h"
 #include "server/service/analysis_service.h"
@@ -24,6 +27,24 @@ constexpr int kMinPingMilliseconds = 20'000;
 constexpr const char* kHealthNames[] = {"", "cupola.v1.Analysis",
                                         "cupola.v1.Catalog", "cupola.v1.Admin"};
 
+// Linking gRPC's reflection is enough to switch it on, in every server of the
+// process; this switches it off in one.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>*
+                         plugins) override {
+    using grpc::reflection::ProtoServerReflectionPlugin;
+    const auto is_reflection = [](const auto& plugin) {
+      return dynamic_cast<ProtoServerReflectionPlugin*>(plugin.get()) !=
+             nullptr;
+    };
+    plugins->erase(
+        std::remove_if(plugins->begin(), plugins->end(), is_reflection),
+        plugins->end());
+  }
+};
+
 }  // namespace
 
 class Server::Impl {
@@ -41,10 +62,11 @@ class Server::Impl {
   absl::Status Start(const ServerOptions& options) {
     // Both are switches of the process that act on servers built later.
     grpc::EnableDefaultHealthCheckService(true);
-    if (options.reflection) {
-      grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    }
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
+    if (!options.reflection) {
+      builder.SetOption(std::make_unique<WithoutReflection>());
+    }
     const std::string address = absl::StrCat(options.host, ":", options.port);
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(),
                              &port_);

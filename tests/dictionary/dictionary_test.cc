@@ -377,7 +377,7 @@ TEST(DictionaryTest, ResidentBytesAreTheWeightsOnce) {
   EXPECT_EQ(tied->resident_bytes(), 4 * (100 * 24 + 24));
 }
 
-TEST(DictionaryTest, FloorOfColumnsIsCounted) {
+TEST(DictionaryTest, KeptColumnsAreCounted) {
   const auto dictionary = Random("standard");
   const int64_t before = dictionary->resident_bytes();
   Encode(*dictionary, RandomRows(2, 24, 1), Latents({5, 6}));

@@ -70,7 +70,7 @@ class LifecycleTest : public ::testing::Test {
     return ServerProcess::Start(more, folder_ + "/log");
   }
 
-  // A model and an SAE on which long prompts take a while.
+  // A model of which 64 full prompts take many seconds.
   void AddSlowModel() {
     TinyGpt2 sizes;
     sizes.n_layers = 24;
@@ -81,16 +81,24 @@ class LifecycleTest : public ::testing::Test {
     std::ofstream(catalog_) << "model { name: \"slow\" path: \"slow\" }\n";
   }
 
-  // Some gigaflops, and an answer of 64 MiB.
-  static v1::ActivationsRequest SlowRequest(char letter) {
+  // 64 prompts of 1024 tokens: 64 MiB of one hook point. Before the first block
+  // there is nothing to compute; after the last, some teraflops.
+  static v1::ActivationsRequest LargeRequest(const std::string& hook,
+                                             char letter) {
     v1::ActivationsRequest request;
     request.set_model("slow");
-    request.add_hooks("blocks.23.hook_resid_post");
+    request.add_hooks(hook);
     for (int i = 0; i < 64; ++i) {
       request.mutable_prompts()->add_prompts()->set_text(
           std::string(1023, static_cast<char>(letter + i % 26)));
     }
     return request;
+  }
+  static v1::ActivationsRequest LargeAnswer() {
+    return LargeRequest("hook_embed", 'A');
+  }
+  static v1::ActivationsRequest LongWork(char letter) {
+    return LargeRequest("blocks.23.hook_resid_post", letter);
   }
 
   const std::string folder_;
@@ -214,7 +222,7 @@ TEST_F(LifecycleTest, ADrainLetsAStreamFinish) {
   v1::Analysis::Stub stub(grpc::CreateChannel(
       server->address(), grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
-  const auto reader = stub.GetActivations(&context, SlowRequest('A'));
+  const auto reader = stub.GetActivations(&context, LargeAnswer());
   v1::ActivationsResponse message;
   ASSERT_TRUE(reader->Read(&message));
   const int64_t announced = message.header().provenance().chunked_bytes();
@@ -240,7 +248,7 @@ TEST_F(LifecycleTest, ADrainEndsWhatDoesNotFinish) {
   v1::Analysis::Stub stub(grpc::CreateChannel(
       server->address(), grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
-  const auto reader = stub.GetActivations(&context, SlowRequest('A'));
+  const auto reader = stub.GetActivations(&context, LargeAnswer());
   v1::ActivationsResponse message;
   ASSERT_TRUE(reader->Read(&message));
   server->Signal(SIGTERM);  // and nobody reads
@@ -258,7 +266,7 @@ TEST_F(LifecycleTest, ASecondSignalEndsAtOnce) {
   v1::Analysis::Stub stub(grpc::CreateChannel(
       server->address(), grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
-  const auto reader = stub.GetActivations(&context, SlowRequest('A'));
+  const auto reader = stub.GetActivations(&context, LargeAnswer());
   v1::ActivationsResponse message;
   ASSERT_TRUE(reader->Read(&message));
   server->Signal(SIGTERM);
@@ -277,13 +285,13 @@ TEST_F(LifecycleTest, DeadlinesAndCancellationFreeTheDevice) {
   server->WaitUntilReady();
   ClientOptions hurried;
   hurried.deadline = absl::Milliseconds(20);
-  const auto late = server->Connect(hurried)->GetActivations(SlowRequest('a'));
+  const auto late = server->Connect(hurried)->GetActivations(LongWork('a'));
   EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded);
 
   v1::Analysis::Stub stub(grpc::CreateChannel(
       server->address(), grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
-  const auto reader = stub.GetActivations(&context, SlowRequest('0'));
+  const auto reader = stub.GetActivations(&context, LongWork('0'));
   context.TryCancel();
   v1::ActivationsResponse message;
   EXPECT_FALSE(reader->Read(&message));
@@ -303,7 +311,9 @@ TEST_F(LifecycleTest, DeadlinesAndCancellationFreeTheDevice) {
 }
 
 TEST_F(LifecycleTest, TheCacheOutlivesAKill) {
-  const std::vector<std::string> flags = {"--cache_dir", folder_ + "/cache"};
+  // Without the check at load, which has answers of its own to keep.
+  const std::vector<std::string> flags = {"--cache_dir", folder_ + "/cache",
+                                          "--no-self_check"};
   const v1::FeaturesRequest request = FeaturesOf("remember me");
   std::string features;
   {

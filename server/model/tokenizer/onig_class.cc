@@ -9,107 +9,11 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "server/model/status_macros.h"
+#include "server/model/tokenizer/onig_properties.h"
 #include "server/model/tokenizer/utf8.h"
 
 namespace cupola::model::tokenizer {
 namespace {
-
-// White_Space, written out: PCRE2's own \s differs from version to version.
-constexpr absl::string_view kSpaces =
-    "\\x{9}-\\x{d} \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}"
-    "\\x{202f}\\x{205f}\\x{3000}";
-
-// Oniguruma's \w: Alphabetic, M, Nd and Pc. The ASCII part stands first and
-// apart because PCRE2 keeps it in a bitmap.
-constexpr absl::string_view kWord =
-    "A-Za-z0-9_\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}"
-    "\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
-// Outside of brackets it looks single bytes up in a table for Latin-1, where
-// the superscripts and fractions are word characters too.
-constexpr absl::string_view kLatin1Word =
-    "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
-
-// General categories by their long names, as Oniguruma normalizes them.
-constexpr std::pair<absl::string_view, absl::string_view> kLongNames[] = {
-    {"letter", "L"},
-    {"uppercaseletter", "Lu"},
-    {"lowercaseletter", "Ll"},
-    {"titlecaseletter", "Lt"},
-    {"modifierletter", "Lm"},
-    {"otherletter", "Lo"},
-    {"mark", "M"},
-    {"nonspacingmark", "Mn"},
-    {"spacingmark", "Mc"},
-    {"enclosingmark", "Me"},
-    {"number", "N"},
-    {"decimalnumber", "Nd"},
-    {"letternumber", "Nl"},
-    {"othernumber", "No"},
-    {"punctuation", "P"},
-    {"connectorpunctuation", "Pc"},
-    {"dashpunctuation", "Pd"},
-    {"openpunctuation", "Ps"},
-    {"closepunctuation", "Pe"},
-    {"initialpunctuation", "Pi"},
-    {"finalpunctuation", "Pf"},
-    {"otherpunctuation", "Po"},
-    {"symbol", "S"},
-    {"mathsymbol", "Sm"},
-    {"currencysymbol", "Sc"},
-    {"modifiersymbol", "Sk"},
-    {"othersymbol", "So"},
-    {"separator", "Z"},
-    {"spaceseparator", "Zs"},
-    {"lineseparator", "Zl"},
-    {"paragraphseparator", "Zp"},
-    {"other", "C"},
-    {"control", "Cc"},
-    {"format", "Cf"},
-    {"unassigned", "Cn"},
-    {"privateuse", "Co"},
-};
-
-constexpr absl::string_view kCategories[] = {
-    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd",
-    "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm",
-    "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf", "Cn", "Co",
-};
-
-// Scripts that tokenizer files name; PCRE2 wants them capitalized. These keep
-// their characters under StandIn.
-constexpr absl::string_view kScripts[] = {
-    "Greek", "Han", "Hangul", "Hebrew", "Hiragana", "Katakana", "Latin", "Thai",
-};
-
-absl::Status Bad(absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat("regex: ", what));
-}
-
-absl::StatusOr<std::string> PropertyItems(absl::string_view name) {
-  std::string plain;  // Oniguruma ignores case, spaces, '-' and '_'.
-  for (const char c : name) {
-    if (c != ' ' && c != '-' && c != '_') plain += absl::ascii_tolower(c);
-  }
-  for (const absl::string_view category : kCategories) {
-    if (absl::AsciiStrToLower(category) != plain) continue;
-    // ASCII letters again, for PCRE2's bitmap.
-    if (category == "L") return std::string("A-Za-z\\p{L}");
-    return absl::StrCat("\\p{", category, "}");
-  }
-  for (const auto& [long_name, category] : kLongNames) {
-    if (long_name == plain) return PropertyItems(category);
-  }
-  for (const absl::string_view script : kScripts) {
-    if (absl::AsciiStrToLower(script) == plain) {
-      return absl::StrCat("\\p{sc:", script, "}");
-    }
-  }
-  if (plain == "space" || plain == "whitespace") return std::string(kSpaces);
-  if (plain == "word") return std::string(kWord);
-  if (plain == "digit") return std::string("\\p{Nd}");
-  return Bad(
-      absl::StrCat("character property \"", name, "\" is not supported"));
-}
 
 // [items] or [^items]; a set of nothing needs other words.
 std::string Bracket(absl::string_view items, bool negated) {
@@ -134,7 +38,7 @@ absl::StatusOr<CharacterSet> ReadSet(absl::string_view pattern, size_t* at,
 // range of them.
 absl::Status ReadMember(absl::string_view pattern, size_t* at, int nesting,
                         CharacterSet* set) {
-  if (StartsAt(pattern, *at, "[:")) return Bad("[:...:] is not supported");
+  if (StartsAt(pattern, *at, "[:")) return BadRegex("[:...:] is not supported");
   if (pattern[*at] == '[') {
     ++*at;
     bool negated = false;
@@ -167,32 +71,32 @@ absl::Status ReadMember(absl::string_view pattern, size_t* at, int nesting,
     return absl::OkStatus();
   }
   ++*at;
-  if (*at >= pattern.size()) return Bad("a class is not closed");
-  if (pattern[*at] == '[') return Bad("a range that ends in a class");
+  if (*at >= pattern.size()) return BadRegex("a class is not closed");
+  if (pattern[*at] == '[') return BadRegex("a range that ends in a class");
   if (pattern[*at] == '\\') {
     size_t behind = *at + 1;
     CharacterSet unused;
     ASSIGN_OR_RETURN(
         const bool is_set,
         ReadSetEscape(pattern, &behind, /*in_brackets=*/true, &unused));
-    if (is_set) return Bad("a range that ends in a class");
+    if (is_set) return BadRegex("a range that ends in a class");
   }
   ASSIGN_OR_RETURN(const char32_t last, ReadCharacter(pattern, at));
-  if (last < first) return Bad("a range that runs backwards");
+  if (last < first) return BadRegex("a range that runs backwards");
   absl::StrAppend(&set->items, "-", QuoteCharacter(last));
   return absl::OkStatus();
 }
 
 absl::StatusOr<CharacterSet> ReadSet(absl::string_view pattern, size_t* at,
                                      int nesting, bool* negated) {
-  if (nesting > kMaxNesting) return Bad("classes nest too deeply");
+  if (nesting > kMaxNesting) return BadRegex("classes nest too deeply");
   *negated = StartsAt(pattern, *at, "^");
   if (*negated) ++*at;
   CharacterSet set;
   std::string intersected;  // what stood before the last &&
   bool has_intersection = false;
   for (bool first = true;; first = false) {
-    if (*at >= pattern.size()) return Bad("a class is not closed");
+    if (*at >= pattern.size()) return BadRegex("a class is not closed");
     if (pattern[*at] == ']' && first) {
       // A ']' in the first place stands for itself.
       set.items += QuoteCharacter(']');
@@ -224,7 +128,8 @@ absl::StatusOr<char32_t> ReadHex(absl::string_view digits) {
   if (digits.empty() || digits.size() > 6 ||
       !absl::SimpleHexAtoi(digits, &value) || value > 0x10FFFF ||
       (value >= 0xD800 && value <= 0xDFFF)) {
-    return Bad(absl::StrCat("\"", digits, "\" is not a character's number"));
+    return BadRegex(
+        absl::StrCat("\"", digits, "\" is not a character's number"));
   }
   return value;
 }
@@ -243,8 +148,6 @@ std::string CharacterSet::ToNegatedPattern() const {
   return absl::StrCat("(?:(?!", ToPattern(), ")(?s:.))");
 }
 
-CharacterSet WordSet() { return {absl::StrCat(kWord, kLatin1Word), {}}; }
-
 std::string QuoteCharacter(char32_t character) {
   if (character < 0x80 && absl::ascii_isalnum(character)) {
     return std::string(1, static_cast<char>(character));
@@ -254,16 +157,16 @@ std::string QuoteCharacter(char32_t character) {
 
 absl::StatusOr<bool> ReadSetEscape(absl::string_view pattern, size_t* at,
                                    bool in_brackets, CharacterSet* set) {
-  if (*at >= pattern.size()) return Bad("ends with a backslash");
+  if (*at >= pattern.size()) return BadRegex("ends with a backslash");
   const char letter = pattern[*at];
   std::string items;
   bool negated = absl::ascii_isupper(letter);
   switch (absl::ascii_tolower(letter)) {
     case 's':
-      items = std::string(kSpaces);
+      items = std::string(SpaceItems());
       break;
     case 'w':
-      items = in_brackets ? std::string(kWord) : WordSet().items;
+      items = WordItems(in_brackets);
       break;
     case 'd':
       items = "\\p{Nd}";
@@ -275,7 +178,7 @@ absl::StatusOr<bool> ReadSetEscape(absl::string_view pattern, size_t* at,
       const size_t close = pattern.find('}', *at);
       if (!StartsAt(pattern, *at + 1, "{") ||
           close == absl::string_view::npos) {
-        return Bad("\\p without {name}");
+        return BadRegex("\\p without {name}");
       }
       absl::string_view name = pattern.substr(*at + 2, close - *at - 2);
       if (StartsAt(name, 0, "^")) {
@@ -299,10 +202,10 @@ absl::StatusOr<bool> ReadSetEscape(absl::string_view pattern, size_t* at,
 }
 
 absl::StatusOr<char32_t> ReadCharacter(absl::string_view pattern, size_t* at) {
-  if (*at >= pattern.size()) return Bad("ends too early");
+  if (*at >= pattern.size()) return BadRegex("ends too early");
   if (pattern[*at] != '\\') return NextCharacter(pattern, at);
   ++*at;
-  if (*at >= pattern.size()) return Bad("ends with a backslash");
+  if (*at >= pattern.size()) return BadRegex("ends with a backslash");
   const char32_t letter = NextCharacter(pattern, at);
   switch (letter) {
     case 't':
@@ -321,14 +224,15 @@ absl::StatusOr<char32_t> ReadCharacter(absl::string_view pattern, size_t* at) {
       return 0x1B;
     case 'u': {
       const absl::string_view digits = pattern.substr(*at, 4);
-      if (digits.size() != 4) return Bad("\\u needs four digits");
+      if (digits.size() != 4) return BadRegex("\\u needs four digits");
       *at += 4;
       return ReadHex(digits);
     }
     case 'x': {
       if (StartsAt(pattern, *at, "{")) {
         const size_t close = pattern.find('}', *at);
-        if (close == absl::string_view::npos) return Bad("\\x{ is not closed");
+        if (close == absl::string_view::npos)
+          return BadRegex("\\x{ is not closed");
         const absl::string_view digits =
             pattern.substr(*at + 1, close - *at - 1);
         *at = close + 1;
@@ -337,14 +241,14 @@ absl::StatusOr<char32_t> ReadCharacter(absl::string_view pattern, size_t* at) {
       const absl::string_view digits = pattern.substr(*at, 2);
       ASSIGN_OR_RETURN(const char32_t value, ReadHex(digits));
       *at += digits.size();
-      if (value >= 0x80) return Bad("\\x above 7F stands for a bare byte");
+      if (value >= 0x80) return BadRegex("\\x above 7F stands for a bare byte");
       return value;
     }
     default:
       if (letter < 0x80 && absl::ascii_isalnum(letter)) {
-        return Bad(absl::StrCat("escape \\",
-                                std::string(1, static_cast<char>(letter)),
-                                " is not supported"));
+        return BadRegex(absl::StrCat("escape \\",
+                                     std::string(1, static_cast<char>(letter)),
+                                     " is not supported"));
       }
       return letter;
   }

@@ -40,9 +40,6 @@ absl::StatusOr<char32_t> ReadCharacter(absl::string_view pattern, size_t* at);
 // The character as PCRE2 takes it anywhere: itself, or \x{...}.
 std::string QuoteCharacter(char32_t character);
 
-// The set of \w outside of brackets.
-CharacterSet WordSet();
-
 }  // namespace cupola::model::tokenizer
 
 #endif  // CUPOLA_SERVER_MODEL_TOKENIZER_ONIG_CLASS_H_

@@ -8,14 +8,11 @@
 #include "absl/strings/str_cat.h"
 #include "server/model/status_macros.h"
 #include "server/model/tokenizer/onig_class.h"
+#include "server/model/tokenizer/onig_properties.h"
 #include "server/model/tokenizer/utf8.h"
 
 namespace cupola::model::tokenizer {
 namespace {
-
-absl::Status Bad(absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat("regex: ", what));
-}
 
 class Translator {
  public:
@@ -23,11 +20,11 @@ class Translator {
 
   absl::StatusOr<std::string> Run() {
     if (FindInvalidUtf8(in_) != absl::string_view::npos) {
-      return Bad("not UTF-8");
+      return BadRegex("not UTF-8");
     }
     groups_.push_back({});
     while (at_ < in_.size()) RETURN_IF_ERROR(Step());
-    if (groups_.size() != 1) return Bad("a ( is not closed");
+    if (groups_.size() != 1) return BadRegex("a ( is not closed");
     out_.append(groups_.back().implied, ')');
     return std::move(out_);
   }
@@ -107,12 +104,12 @@ class Translator {
     std::string options;
     for (; at < in_.size() && in_[at] != ')' && in_[at] != ':'; ++at) {
       if (in_[at] != 'i' && in_[at] != 'm' && in_[at] != '-') {
-        return Bad(absl::StrCat("group \"", in_.substr(at_, at - at_ + 1),
-                                "\" is not supported"));
+        return BadRegex(absl::StrCat("group \"", in_.substr(at_, at - at_ + 1),
+                                     "\" is not supported"));
       }
       options += in_[at] == 'm' ? 's' : in_[at];
     }
-    if (at == in_.size()) return Bad("a ( is not closed");
+    if (at == in_.size()) return BadRegex("a ( is not closed");
     absl::StrAppend(&out_, "(?", options, ":");
     if (in_[at] == ')') {
       // (?i) reaches to the end of the group around it, over its | too.
@@ -124,7 +121,7 @@ class Translator {
   }
 
   absl::Status CloseGroup() {
-    if (groups_.size() == 1) return Bad("a ) without (");
+    if (groups_.size() == 1) return BadRegex("a ) without (");
     out_.append(groups_.back().implied + 1, ')');
     atom_ = groups_.back().start;
     groups_.pop_back();
@@ -156,7 +153,8 @@ class Translator {
         break;
       case 'b':
       case 'B': {
-        const std::string word = WordSet().ToPattern();
+        const std::string word =
+            absl::StrCat("[", WordItems(/*in_brackets=*/false), "]");
         const char* const behind_is = letter == 'b' ? "(?!" : "(?=";
         const char* const behind_not = letter == 'b' ? "(?=" : "(?!";
         Atom(absl::StrCat("(?:(?<=", word, ")", behind_is, word, ")|(?<!", word,
@@ -165,7 +163,7 @@ class Translator {
       }
       default: {
         if (absl::ascii_isdigit(letter) && letter != '0') {
-          return Bad("back references are not supported");
+          return BadRegex("back references are not supported");
         }
         ASSIGN_OR_RETURN(const char32_t character, ReadCharacter(in_, &at_));
         Atom(QuoteCharacter(character));

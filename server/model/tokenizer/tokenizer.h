@@ -20,6 +20,7 @@ class Tokenizer {
  public:
   // Reads FOLDER/tokenizer.json, or vocab.json and merges.txt (GPT-2), and
   // FOLDER/tokenizer_config.json and special_tokens_map.json where they exist.
+  // "truncation" and "padding" are not applied: a text is never cut silently.
   // INVALID_ARGUMENT: a file is malformed or uses a component that is not
   // supported (named). NOT_FOUND: no tokenizer file.
   static absl::StatusOr<std::unique_ptr<const Tokenizer>> Load(
@@ -33,8 +34,9 @@ class Tokenizer {
   virtual absl::StatusOr<std::vector<int32_t>> Encode(
       absl::string_view text) const = 0;
 
-  // The bytes of the ids as one text, as decode(skip_special_tokens=False).
-  // INVALID_ARGUMENT: an id outside the vocabulary.
+  // The bytes of the ids as one text, as decode(skip_special_tokens=False);
+  // always valid UTF-8: what is not becomes U+FFFD. INVALID_ARGUMENT: an id
+  // that no token has.
   virtual absl::StatusOr<std::string> Decode(
       const std::vector<int32_t>& ids) const = 0;
 
@@ -42,11 +44,12 @@ class Tokenizer {
   // "\u0120the"); need not be valid UTF-8.
   virtual absl::StatusOr<std::string> Piece(int32_t id) const = 0;
 
-  // Ids run from 0 to vocabulary_size() - 1 (added tokens included).
+  // Ids run from 0 to vocabulary_size() - 1 (added tokens included); a file may
+  // leave holes, ids that no token has.
   virtual int32_t vocabulary_size() const = 0;
-  // BOS: tokenizer_config.json's bos_token, else the post-processor's, else,
-  // where the file names none, the eos token (TransformerLens' rule); none for
-  // tokenizers without either.
+  // BOS: the bos_token of tokenizer_config.json (or special_tokens_map.json),
+  // else the post-processor's, else, where no file names one, the eos token
+  // (TransformerLens' rule); none for tokenizers without either.
   virtual std::optional<int32_t> bos_id() const = 0;
   // As bos_id, but only what the files name (Qwen: none).
   virtual std::optional<int32_t> declared_bos_id() const = 0;

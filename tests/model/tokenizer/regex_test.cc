@@ -81,13 +81,13 @@ TEST(RegexTest, RefusesWhatItCannotRead) {
 }
 
 TEST(RegexTest, GivesUpUnderItsLimits) {
-  const auto regex = Regex::Compile("(?:a*)*b");
+  const auto regex = Regex::Compile("(?:a|aa)+[bc]");
   ASSERT_TRUE(regex.ok());
   std::vector<Match> matches;
   const absl::Status status =
       (*regex)->FindAll(std::string(200, 'a'), &matches);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("(?:a*)*b"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("(?:a|aa)+[bc]"));
 }
 
 TEST(RegexTest, TakesLongMatches) {
@@ -95,7 +95,7 @@ TEST(RegexTest, TakesLongMatches) {
   ASSERT_TRUE(regex.ok());
   std::vector<Match> matches;
   const std::string text =
-      std::string(3'000'000, ' ') + std::string(3'000'000, 'x');
+      std::string(3'000'000, ' ') + std::string(200'000, 'x');
   const absl::Status status = (*regex)->FindAll(text, &matches);
   ASSERT_TRUE(status.ok()) << status;
   ASSERT_EQ(matches.size(), 3u);

@@ -114,7 +114,7 @@ TEST(StandInsTest, KeepLengthsAndOrdinaryText) {
 }
 
 TEST(ByteLevelTest, IsAOneToOneAlphabet) {
-  EXPECT_EQ(ToByteAlphabet(" the\n"), "Ġtheċ");
+  EXPECT_EQ(ToByteAlphabet(" the\n"), "ĠtheĊ");
   std::string all;
   for (int byte = 0; byte < 256; ++byte) all.push_back(static_cast<char>(byte));
   EXPECT_EQ(FromByteAlphabet(ToByteAlphabet(all)), all);

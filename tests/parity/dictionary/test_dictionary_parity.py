@@ -305,7 +305,7 @@ def test_flat_configuration(activation_fn, normalize, drop, encode, tmp_path):
     folder = md.make_flat(
         tmp_path / "sae",
         activation_fn=activation_fn,
-        apply_b_dec_to_input=not drop and False or bool(drop),
+        apply_b_dec_to_input=bool(drop),
         drop=drop + ("reshape_activations",),
     )
     cfg = json.loads((folder / "cfg.json").read_text())

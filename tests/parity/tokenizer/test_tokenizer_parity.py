@@ -1,12 +1,14 @@
 """The C++ tokenizer against the `tokenizers` package, id for id.
 
-The tokenizers and texts of ../shared/data are used where they exist, and
-SmolLM2's tokenizer where CUPOLA_SMOLLM2 names its folder.
+The tokenizers and texts of ../shared/data are used where they exist, and so is
+SmolLM2's tokenizer: in the folder CUPOLA_SMOLLM2, else in tests/.data.
 """
 
 import gzip
 import json
 import os
+import pathlib
+import random
 import unicodedata
 
 import pytest
@@ -32,12 +34,9 @@ def _folders():
     folders = sorted(p.parent for p in SHIPPED.glob("*/goldens.json"))
     if (SHARED / "tokenizers").is_dir():
         folders += sorted(p for p in (SHARED / "tokenizers").iterdir() if p.is_dir())
-    if os.environ.get("CUPOLA_SMOLLM2"):
-        import pathlib
-
-        folder = pathlib.Path(os.environ["CUPOLA_SMOLLM2"])
-        if (folder / "tokenizer.json").exists():
-            folders.append(folder)
+    smollm2 = os.environ.get("CUPOLA_SMOLLM2", ROOT / "tests/.data/smollm2-135m")
+    if (pathlib.Path(smollm2) / "tokenizer.json").exists():
+        folders.append(pathlib.Path(smollm2))
     return folders
 
 
@@ -252,8 +251,6 @@ def test_normalizers(tmp_path, step):
 
 
 def _combining_texts(count):
-    import random
-
     rng = random.Random(12)
     every = [chr(c) for c in range(0x20000) if not 0xD800 <= c <= 0xDFFF]
     marks = [c for c in every if unicodedata.category(c)[0] == "M"]
