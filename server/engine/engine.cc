@@ -267,7 +267,11 @@ void Engine::Impl::MeasureDictionary(const std::string& entry,
       std::vector<std::string> warnings =
           Warnings(manifest, *in, pair ? "input half: " : "");
       if (out.has_value()) {
-        for (std::string& warning : Warnings(manifest, *out, "output half: ")) {
+        // What a catalog expects of a pair is said of its input half.
+        dictionary::Manifest unexpected = manifest;
+        unexpected.expected_l0 = unexpected.expected_fvu = std::nullopt;
+        for (std::string& warning :
+             Warnings(unexpected, *out, "output half: ")) {
           warnings.push_back(std::move(warning));
         }
       }
