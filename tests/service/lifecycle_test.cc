@@ -324,10 +324,13 @@ TEST_F(LifecycleTest, TheCacheOutlivesAKill) {
     ASSERT_TRUE(first.ok()) << first.status();
     EXPECT_FALSE(first->provenance().from_cache());
     features = first->features().SerializeAsString();
-    // On its way to the disk in the background: wait for it.
-    while (client->GetCacheStatistics()->inserts() == 0) {
-      absl::SleepFor(absl::Milliseconds(1));
-    }
+    // On its way to the disk in the background, as the self check's answers may
+    // be: wait until all that missed has been written.
+    const auto written = [&client] {
+      const auto statistics = client->GetCacheStatistics();
+      return statistics->inserts() == statistics->misses();
+    };
+    while (!written()) absl::SleepFor(absl::Milliseconds(1));
     server->Signal(SIGKILL);
     EXPECT_EQ(server->Wait(), -SIGKILL);
   }
