@@ -1,7 +1,6 @@
 #include "server/engine/request_runner.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -44,7 +43,7 @@ storage::CacheKey RequestRunner::KeyOf(
     const Question& question, const analysis::Sequence& sequence) const {
   const Provenance& from = question.provenance;
   storage::CacheKey key;
-  std::memcpy(&key.scope, from.model_digest.data(), sizeof(key.scope));
+  key.scope = storage::ScopeOf(from.model_digest);
   key.operation = static_cast<uint8_t>(question.operation);
   storage::Hasher hasher("answer/1");
   hasher.AddInt(key.operation)
