@@ -25,7 +25,7 @@ readonly LIBRARIES=(
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libabsl-dev librocksdb-dev prometheus-cpp-dev libcivetweb-dev
   nlohmann-json3-dev libspdlog-dev libpcre2-dev libicu-dev libxxhash-dev
-  libssl-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libssl-dev libjemalloc-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
 # command:package; a command from elsewhere serves as well.
 readonly TOOLS=(

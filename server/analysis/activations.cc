@@ -3,30 +3,12 @@
 #include <utility>
 
 #include "ATen/ATen.h"
+#include "server/analysis/rows.h"
 #include "server/analysis/tensor_io.h"
 #include "server/model/model.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::analysis {
-namespace {
-
-// `value`: [batch, longest, ...], or [batch, n_heads, longest, longest] for
-// attention's square tensors. -> [positions, ...].
-at::Tensor Select(const at::Tensor& value, model::HookKind kind,
-                  const Placed& placed) {
-  at::Tensor positions =
-      at::tensor(placed.sequence->positions, at::kLong).to(value.device());
-  at::Tensor mine = value.select(0, placed.row);
-  if (kind == model::HookKind::kAttnScores ||
-      kind == model::HookKind::kPattern) {
-    const int64_t length = placed.sequence->tokens.size();
-    return mine.narrow(2, 0, length).index_select(1, positions).transpose(0, 1);
-  }
-  return mine.index_select(0, positions);
-}
-
-}  // namespace
-
 ActivationsAnalysis::ActivationsAnalysis(std::vector<model::HookPoint> hooks,
                                          storage::DType dtype)
     : hooks_(std::move(hooks)), dtype_(dtype) {}
@@ -54,7 +36,10 @@ ActivationsAnalysis::Run(const Pass& pass,
     std::vector<storage::Array>& record = records.emplace_back();
     for (const model::HookPoint& hook : hooks_) {
       const at::Tensor& value = pass.forward->captures.at(hook);
-      record.push_back(ToArray(Select(value, hook.kind, placed), dtype_));
+      record.push_back(ToArray(
+          SelectPositions(value, hook, placed.row, placed.sequence->positions,
+                          placed.sequence->tokens.size()),
+          dtype_));
     }
   }
   return records;

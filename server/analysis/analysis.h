@@ -24,15 +24,26 @@ enum class Operation : uint8_t {
   kActivations = 1,
   kFeatures = 2,
   kReconstruct = 3,
+  kWeight = 4,
+  kLatentWeights = 5,
+  kLogitLens = 6,
+  kAttribution = 7,
+  kQuality = 8,
+  kRun = 9,
+  kAblate = 10,
 };
 
-// What one part of a request looks at: a prompt, or a block of rows that stand
-// for the activations at a hook point.
+// What one part of a request looks at: a prompt, a block of rows that stand for
+// the activations at a hook point, or nothing but weights (neither tokens nor
+// inputs).
 struct Sequence {
   std::vector<int32_t> tokens;     // empty for inputs
   std::vector<int64_t> positions;  // >= 0 and < length: the answer's rows
   storage::Array inputs;  // FLOAT32 [n, d_in]; empty shape for a prompt
+  // What else is asked of this sequence alone: the analysis says what it is.
+  std::vector<std::vector<int64_t>> lists;
   bool has_inputs() const { return !inputs.shape.empty(); }
+  bool is_empty() const { return tokens.empty() && !has_inputs(); }
 };
 
 // A sequence and the row of the forward batch it lies in.
@@ -41,8 +52,9 @@ struct Placed {
   int64_t row = 0;
 };
 
-// What the device worker hands to an analysis. `forward` holds what captures()
-// asked for; both pointers are null when every sequence brings inputs.
+// What the device worker hands to an analysis. `model` is null where the
+// question needs none. `forward` holds what captures() asked for; null where
+// nothing of the batch asks for any.
 struct Pass {
   const model::Model* model = nullptr;
   const model::ForwardResult* forward = nullptr;

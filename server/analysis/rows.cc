@@ -55,4 +55,17 @@ absl::StatusOr<at::Tensor> GatherRows(const Pass& pass,
   return flat.index_select(0, rows.to(flat.device()));
 }
 
+at::Tensor SelectPositions(const at::Tensor& value,
+                           const model::HookPoint& hook, int64_t row,
+                           const std::vector<int64_t>& positions,
+                           int64_t length) {
+  const at::Tensor index = at::tensor(positions, at::kLong).to(value.device());
+  const at::Tensor mine = value.select(0, row);
+  if (hook.kind == model::HookKind::kAttnScores ||
+      hook.kind == model::HookKind::kPattern) {
+    return mine.narrow(2, 0, length).index_select(1, index).transpose(0, 1);
+  }
+  return mine.index_select(0, index);
+}
+
 }  // namespace cupola::analysis

@@ -22,6 +22,14 @@ absl::StatusOr<at::Tensor> GatherRows(const Pass& pass,
                                       const model::HookPoint& hook,
                                       const std::vector<Placed>& sequences);
 
+// One row of a captured tensor at some positions: `value` is [batch, longest,
+// ...], or [batch, n_heads, longest, longest] for attention's square points, of
+// which the first `length` keys are kept. -> [positions, ...].
+at::Tensor SelectPositions(const at::Tensor& value,
+                           const model::HookPoint& hook, int64_t row,
+                           const std::vector<int64_t>& positions,
+                           int64_t length);
+
 }  // namespace cupola::analysis
 
 #endif  // CUPOLA_SERVER_ANALYSIS_ROWS_H_

@@ -150,6 +150,7 @@ absl::StatusOr<std::shared_ptr<const DictionarySource>> DictionarySource::Open(
   RETURN_IF_ERROR(CheckMlp(config, *source->tensors_, &source->manifest_));
   ASSIGN_OR_RETURN(const storage::Digest content,
                    source->tensors_->ContentDigest());
+  source->folder_ = folder;
   source->digest_ = storage::Hasher("dictionary/1")
                         .AddDigest(content)
                         .AddBytes(source->manifest_.fingerprint)
@@ -189,6 +190,24 @@ absl::StatusOr<MlpWeights> DictionarySource::ReadMlp() const {
           ASSIGN_OR_RETURN(*target, ReadFinite(*tensors_, name));
         }
         return mlp;
+      });
+}
+
+absl::StatusOr<at::Tensor> DictionarySource::ReadDensity(Half half) const {
+  return model::CatchTorch(
+      "reading a dictionary's density", [&]() -> absl::StatusOr<at::Tensor> {
+        const std::string path = absl::StrCat(folder_, "/sparsity.safetensors");
+        const auto opened = model::SafetensorsSet::OpenFile(path);
+        if (absl::IsNotFound(opened.status())) {
+          return absl::NotFoundError(
+              "this dictionary's files declare no density "
+              "(sparsity.safetensors)");
+        }
+        ASSIGN_OR_RETURN(const auto tensors, opened);
+        const std::string name = half == Half::kOut ? "sparsity2" : "sparsity";
+        RETURN_IF_ERROR(CheckShape(*tensors, name, {manifest_.d_sae}));
+        ASSIGN_OR_RETURN(const at::Tensor log10, ReadFinite(*tensors, name));
+        return at::pow(10, log10);
       });
 }
 

@@ -49,12 +49,18 @@ class DictionarySource {
   // REQUIRES: manifest().has_mlp (else FAILED_PRECONDITION). INVALID_ARGUMENT
   // for values that are not finite, DATA_LOSS.
   absl::StatusOr<MlpWeights> ReadMlp() const;
+  // float32 [d_sae] on the CPU: how often each latent fires, by
+  // FOLDER/sparsity.safetensors, which holds log10 of it (SAELens; of a pair's
+  // output half as `sparsity2`). No part of the digest. NOT_FOUND where no file
+  // declares it.
+  absl::StatusOr<at::Tensor> ReadDensity(Half half) const;
 
  private:
   DictionarySource() = default;
   Manifest manifest_;
   storage::Digest digest_{};
   std::shared_ptr<const model::SafetensorsSet> tensors_;
+  std::string folder_;
 };
 
 // The named tensor as float32 on the CPU. INVALID_ARGUMENT when an entry is NaN

@@ -127,7 +127,8 @@ absl::Status LoadEncoder(const Loader& loader, const Manifest& manifest,
   at::Tensor transposed = W_enc.t().to(manifest.dtype).contiguous();
   W_enc.reset();
   weights->encoder =
-      model::Linear::Create(transposed.t(), b_enc, manifest.dtype, device);
+      model::Linear::Create(transposed.t(), b_enc, manifest.dtype, device,
+                            model::Precision::kReduced);
   return absl::OkStatus();
 }
 

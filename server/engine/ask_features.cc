@@ -71,13 +71,7 @@ absl::StatusOr<Question> AskFeatures(const FeaturesRequest& request,
   const dictionary::Manifest& manifest = sources.dictionary->manifest();
   ASSIGN_OR_RETURN(dictionary::EncodeOptions options,
                    EncodeOptionsOf(request, manifest.d_sae));
-  if (request.inputs.has_value()) {
-    RETURN_IF_ERROR(AddInputs(*request.inputs, request.positions,
-                              request.processing, sources, limits, question));
-  } else {
-    RETURN_IF_ERROR(AddPrompts(*request.prompts, request.positions,
-                               request.processing, sources, limits, question));
-  }
+  RETURN_IF_ERROR(AddInputsOrPrompts(request, sources, limits, question));
   question.identity = analysis::FeaturesAnalysis::Identity(
       question.provenance.dictionary_digest, question.half, options);
   const model::HookPoint hook = HooksOf(question, sources).first;

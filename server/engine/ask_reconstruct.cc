@@ -90,12 +90,7 @@ absl::Status AddFeatures(const ReconstructRequest& request,
   question.identity = analysis::DecodeAnalysis::Identity(
       question.provenance.dictionary_digest, question.half, *features);
   question.needs_model = false;
-  // One sequence whose positions are the rows: the labels of the answer.
-  std::vector<int64_t> rows(request.features->indptr.shape[0] - 1);
-  for (size_t i = 0; i < rows.size(); ++i) rows[i] = i;
-  auto sequence = std::make_shared<analysis::Sequence>();
-  sequence->positions = std::move(rows);
-  question.sequences.push_back(std::move(sequence));
+  AddEmptySequence(request.features->indptr.shape[0] - 1, question);
   question.bind = [features](DictionaryPtr dictionary) {
     return std::make_shared<analysis::DecodeAnalysis>(std::move(dictionary),
                                                       features);
@@ -115,13 +110,7 @@ absl::StatusOr<Question> AskReconstruct(const ReconstructRequest& request,
     RETURN_IF_ERROR(AddFeatures(request, manifest, limits, question));
     return question;
   }
-  if (request.inputs.has_value()) {
-    RETURN_IF_ERROR(AddInputs(*request.inputs, request.positions,
-                              request.processing, sources, limits, question));
-  } else {
-    RETURN_IF_ERROR(AddPrompts(*request.prompts, request.positions,
-                               request.processing, sources, limits, question));
-  }
+  RETURN_IF_ERROR(AddInputsOrPrompts(request, sources, limits, question));
   // Reconstruction and target, float32.
   RETURN_IF_ERROR(
       CheckAnswerBytes(8.0 * RowCount(question) * manifest.d_out, limits));

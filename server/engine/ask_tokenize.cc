@@ -19,11 +19,15 @@ absl::StatusOr<TokenizeAnswer> AnswerTokenize(const TokenizeRequest& request,
   answer.prepended_bos = resolved.prepended_bos;
   for (std::vector<int32_t>& ids : resolved.token_ids) {
     TokenizeAnswer::Tokens& tokens = answer.prompts.emplace_back();
+    // Embeddings are often padded: an id of the model's that no token has
+    // stands for no text.
+    std::vector<int32_t> known;
     for (int32_t id : ids) {
-      ASSIGN_OR_RETURN(std::string piece, tokenizer.Piece(id));
-      tokens.pieces.push_back(std::move(piece));
+      absl::StatusOr<std::string> piece = tokenizer.Piece(id);
+      if (piece.ok()) known.push_back(id);
+      tokens.pieces.push_back(piece.ok() ? *std::move(piece) : "");
     }
-    ASSIGN_OR_RETURN(tokens.text, tokenizer.Decode(ids));
+    ASSIGN_OR_RETURN(tokens.text, tokenizer.Decode(known));
     tokens.ids = std::move(ids);
   }
   return answer;

@@ -9,8 +9,8 @@ namespace cupola::engine {
 
 // What batch formation knows of a queued part.
 struct QueuedPart {
-  // Parts with equal keys may share a batch: the model's address, or for inputs
-  // the analysis' identity.
+  // Parts with equal keys may share a batch: the model's address, for sequences
+  // that are no prompts together with the analysis' identity.
   uint64_t group = 0;
   int64_t tokens = 0;
 };

@@ -1,15 +1,14 @@
 #include "server/engine/catalog.h"
 
-#include <algorithm>
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
 #include "server/analysis/tensor_io.h"
+#include "server/engine/join.h"
 #include "server/engine/numerics.h"
+#include "server/model/heap.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::engine {
@@ -23,28 +22,6 @@ std::vector<Half> HalvesOf(const dictionary::Manifest& manifest) {
   return {Half::kIn};
 }
 
-// Calls `done` once `count` parts have reported, with the first error.
-std::function<void(absl::Status)> Join(int count,
-                                       std::function<void(absl::Status)> done) {
-  struct Progress {
-    absl::Mutex mu;
-    int left;
-    absl::Status status;
-  };
-  auto progress = std::make_shared<Progress>();
-  progress->left = count;
-  return [progress, done = std::move(done)](absl::Status status) {
-    absl::Status result;
-    {
-      absl::MutexLock lock(&progress->mu);
-      progress->status.Update(status);
-      if (--progress->left > 0) return;
-      result = progress->status;
-    }
-    done(result);
-  };
-}
-
 template <typename Map>
 std::string Names(const Map& map) {
   return absl::StrJoin(map, ", ", [](std::string* out, const auto& item) {
@@ -52,18 +29,14 @@ std::string Names(const Map& map) {
   });
 }
 
-}  // namespace
-
-DictionaryName ParseDictionaryName(const std::string& name) {
-  absl::string_view entry = name;
-  if (absl::ConsumeSuffix(&entry, ":in")) {
-    return {std::string(entry), Half::kIn, true};
-  }
-  if (absl::ConsumeSuffix(&entry, ":out")) {
-    return {std::string(entry), Half::kOut, true};
-  }
-  return {name, Half::kIn, false};
+std::string ModelTitle(const std::string& name) {
+  return absl::StrCat("model \"", name, "\"");
 }
+std::string DictionaryTitle(const std::string& name) {
+  return absl::StrCat("dictionary \"", name, "\"");
+}
+
+}  // namespace
 
 Catalog::Catalog(std::string default_device, Observer* observer)
     : default_device_(std::move(default_device)), observer_(observer) {}
@@ -131,41 +104,12 @@ absl::Status Catalog::UnknownDictionary(const std::string& name) const {
       " (of a pair also NAME:in, NAME:out)"));
 }
 
-template <typename T>
-void Catalog::Acquire(LoadSlot<T>& slot, const std::string& what,
-                      std::function<absl::StatusOr<T>()> work,
-                      std::function<void(absl::Duration)> loaded,
-                      Done<T> done) {
-  absl::StatusOr<T> settled = absl::UnknownError("");
-  {
-    absl::MutexLock lock(&mu_);
-    if (!slot.ready() && !slot.failed()) {
-      if (!slot.Join(std::move(done))) return;
-      loader_.Run([=, this, &slot] {
-        const absl::Time start = absl::Now();
-        absl::StatusOr<T> result = absl::UnavailableError("shutting down");
-        if (!stopping_) result = work();
-        if (!result.ok() && !stopping_) {
-          result = absl::FailedPreconditionError(absl::StrCat(
-              what, " failed to load: ", result.status().message()));
-        }
-        std::vector<Done<T>> waiters;
-        {
-          absl::MutexLock lock(&mu_);
-          waiters = slot.Settle(result);
-        }
-        if (result.ok()) loaded(absl::Now() - start);
-        for (const Done<T>& waiter : waiters) waiter(result);
-      });
-      return;
-    }
-    if (slot.ready()) {
-      settled = slot.value();
-    } else {
-      settled = slot.status();
-    }
-  }
-  done(std::move(settled));
+absl::Status Catalog::UnknownEntry(const std::string& name) const {
+  std::vector<std::string> names = model_order_;
+  names.insert(names.end(), dictionary_order_.begin(), dictionary_order_.end());
+  return absl::NotFoundError(
+      absl::StrCat("name is \"", name, "\"; the catalog has ",
+                   names.empty() ? "no entries" : absl::StrJoin(names, ", ")));
 }
 
 template <typename Entry>
@@ -180,6 +124,7 @@ template <typename Entry>
 std::function<void(absl::Duration)> Catalog::CountLoaded(Entry& entry,
                                                          const char* kind) {
   return [this, &entry, kind](absl::Duration took) {
+    model::ReturnFreeMemory();
     absl::MutexLock lock(&mu_);
     entry.was_resident = true;
     entry.load_seconds += absl::ToDoubleSeconds(took);
@@ -189,20 +134,23 @@ std::function<void(absl::Duration)> Catalog::CountLoaded(Entry& entry,
 }
 
 void Catalog::AcquireModelSource(const std::string& name,
+                                 const RequestContext& context,
                                  Done<ModelSourcePtr> done) {
   auto found = models_.find(name);
   if (found == models_.end()) return done(UnknownModel(name));
   ModelEntry& entry = found->second;
-  Acquire<ModelSourcePtr>(
-      entry.source, absl::StrCat("model \"", name, "\""),
-      [&entry] { return model::ModelSource::Open(entry.spec.path); },
-      CountOpened(entry), std::move(done));
+  loader_.Acquire<ModelSourcePtr>(
+      entry.source,
+      {ModelTitle(name),
+       [&entry] { return model::ModelSource::Open(entry.spec.path); },
+       CountOpened(entry)},
+      context, std::move(done));
 }
 
 void Catalog::AcquireModel(const std::string& name, Processing processing,
-                           Done<ModelPtr> done) {
-  AcquireModelSource(name, [=, this, done = std::move(done)](
-                               absl::StatusOr<ModelSourcePtr> source) mutable {
+                           const RequestContext& context, Done<ModelPtr> done) {
+  const auto opened = [=, this, done = std::move(done)](
+                          absl::StatusOr<ModelSourcePtr> source) mutable {
     if (!source.ok()) return done(source.status());
     ModelEntry& entry = models_.at(name);
     LoadSlot<ModelPtr>* slot;
@@ -210,80 +158,86 @@ void Catalog::AcquireModel(const std::string& name, Processing processing,
       absl::MutexLock lock(&mu_);
       slot = &entry.weights[processing];
     }
-    Acquire<ModelPtr>(
-        *slot, absl::StrCat("model \"", name, "\""),
-        [=, &entry, source = *source] {
-          return model::Model::Load(
-              source, {processing, analysis::ToScalarType(entry.spec.dtype),
-                       at::Device(entry.spec.device)});
-        },
-        CountLoaded(entry, "model"), std::move(done));
-  });
+    const auto work = [=, &entry, source = *source] {
+      return model::Model::Load(
+          source, {processing, analysis::ToScalarType(entry.spec.dtype),
+                   at::Device(entry.spec.device)});
+    };
+    loader_.Acquire<ModelPtr>(
+        *slot, {ModelTitle(name), work, CountLoaded(entry, "model")}, context,
+        std::move(done));
+  };
+  AcquireModelSource(name, context, opened);
 }
 
 void Catalog::AcquireDictionarySource(const std::string& name,
+                                      const RequestContext& context,
                                       Done<DictionarySourcePtr> done) {
   auto found = dictionaries_.find(name);
   if (found == dictionaries_.end()) return done(UnknownDictionary(name));
   DictionaryEntry& entry = found->second;
-  AcquireModelSource(
-      entry.spec.model, [=, this, &entry, done = std::move(done)](
-                            absl::StatusOr<ModelSourcePtr> model) mutable {
-        const auto work = [&entry,
-                           model]() -> absl::StatusOr<DictionarySourcePtr> {
-          if (!model.ok()) return model.status();
-          return dictionary::DictionarySource::Open(
-              entry.spec.path, entry.spec.overrides, (*model)->config());
-        };
-        Acquire<DictionarySourcePtr>(entry.source,
-                                     absl::StrCat("dictionary \"", name, "\""),
-                                     work, CountOpened(entry), std::move(done));
-      });
+  const auto opened = [=, this, &entry, done = std::move(done)](
+                          absl::StatusOr<ModelSourcePtr> model) mutable {
+    // A model's failure is its dictionaries'; a request's end is its own.
+    if (!model.ok() && !absl::IsFailedPrecondition(model.status())) {
+      return done(model.status());
+    }
+    const auto work = [&entry, model]() -> absl::StatusOr<DictionarySourcePtr> {
+      if (!model.ok()) return model.status();
+      return dictionary::DictionarySource::Open(
+          entry.spec.path, entry.spec.overrides, (*model)->config());
+    };
+    loader_.Acquire<DictionarySourcePtr>(
+        entry.source, {DictionaryTitle(name), work, CountOpened(entry)},
+        context, std::move(done));
+  };
+  AcquireModelSource(entry.spec.model, context, opened);
 }
 
 void Catalog::AcquireDictionary(const std::string& name, Half half,
+                                const RequestContext& context,
                                 Done<DictionaryPtr> done) {
-  AcquireDictionarySource(
-      name, [=, this, done = std::move(done)](
-                absl::StatusOr<DictionarySourcePtr> source) mutable {
-        if (!source.ok()) return done(source.status());
-        DictionaryEntry& entry = dictionaries_.at(name);
-        LoadSlot<DictionaryPtr>* slot;
-        {
-          absl::MutexLock lock(&mu_);
-          slot = &entry.weights[half];
-        }
-        Acquire<DictionaryPtr>(
-            *slot, absl::StrCat("dictionary \"", name, "\""),
-            [=, this, &entry, source = *source] {
-              return dictionary::Dictionary::Load(
-                  source, half, at::Device(DeviceOf(entry.spec.model)));
-            },
-            CountLoaded(entry, "dictionary"), std::move(done));
-      });
+  const auto opened = [=, this, done = std::move(done)](
+                          absl::StatusOr<DictionarySourcePtr> source) mutable {
+    if (!source.ok()) return done(source.status());
+    DictionaryEntry& entry = dictionaries_.at(name);
+    LoadSlot<DictionaryPtr>* slot;
+    {
+      absl::MutexLock lock(&mu_);
+      slot = &entry.weights[half];
+    }
+    const auto work = [=, this, &entry, source = *source] {
+      return dictionary::Dictionary::Load(
+          source, half, at::Device(DeviceOf(entry.spec.model)));
+    };
+    loader_.Acquire<DictionaryPtr>(
+        *slot, {DictionaryTitle(name), work, CountLoaded(entry, "dictionary")},
+        context, std::move(done));
+  };
+  AcquireDictionarySource(name, context, opened);
 }
 
 void Catalog::Load(const std::string& name,
                    std::optional<Processing> processing,
-                   Done<std::string> done) {
+                   const RequestContext& context, Done<std::string> done) {
   const auto report =
       [=, this, done = std::move(done)](absl::StatusOr<std::string> result) {
-        if (!result.ok()) observer_->OnLoad(name, false, 0);
+        if (absl::IsFailedPrecondition(result.status())) {
+          observer_->OnLoad(name, false, 0);
+        }
         done(std::move(result));
       };
   if (auto found = models_.find(name); found != models_.end()) {
-    return LoadModel(found->second, processing, report);
+    return LoadModel(found->second, processing, context, report);
   }
   if (auto found = dictionaries_.find(name); found != dictionaries_.end()) {
-    return LoadDictionary(found->second, report);
+    return LoadDictionary(found->second, context, report);
   }
-  done(absl::NotFoundError(absl::StrCat("no model or dictionary \"", name,
-                                        "\"; there are: ", Names(models_), ", ",
-                                        Names(dictionaries_))));
+  done(UnknownEntry(name));
 }
 
 void Catalog::LoadModel(ModelEntry& entry, std::optional<Processing> processing,
-                        Done<std::string> done) {
+                        const RequestContext& context, Done<std::string> done) {
   {
     absl::MutexLock lock(&mu_);
     ForgetFailures(entry);
@@ -292,22 +246,25 @@ void Catalog::LoadModel(ModelEntry& entry, std::optional<Processing> processing,
     }
   }
   AcquireModel(
-      entry.spec.name, processing.value_or(Processing::kRaw),
+      entry.spec.name, processing.value_or(Processing::kRaw), context,
       [&entry, done = std::move(done)](absl::StatusOr<ModelPtr> model) {
         if (!model.ok()) return done(model.status());
         done(entry.spec.name);
       });
 }
 
-void Catalog::LoadDictionary(DictionaryEntry& entry, Done<std::string> done) {
+void Catalog::LoadDictionary(DictionaryEntry& entry,
+                             const RequestContext& context,
+                             Done<std::string> done) {
   {
     absl::MutexLock lock(&mu_);
     ForgetFailures(models_.at(entry.spec.model));
     ForgetFailures(entry);
   }
   AcquireDictionarySource(
-      entry.spec.name, [=, this, &entry, done = std::move(done)](
-                           absl::StatusOr<DictionarySourcePtr> source) {
+      entry.spec.name, context,
+      [=, this, &entry,
+       done = std::move(done)](absl::StatusOr<DictionarySourcePtr> source) {
         if (!source.ok()) return done(source.status());
         const dictionary::Manifest& manifest = (*source)->manifest();
         const std::vector<Half> halves = HalvesOf(manifest);
@@ -317,10 +274,10 @@ void Catalog::LoadDictionary(DictionaryEntry& entry, Done<std::string> done) {
                                  done(entry.spec.name);
                                });
         AcquireModel(
-            entry.spec.model, manifest.processing,
+            entry.spec.model, manifest.processing, context,
             [part](absl::StatusOr<ModelPtr> model) { part(model.status()); });
         for (Half half : halves) {
-          AcquireDictionary(entry.spec.name, half,
+          AcquireDictionary(entry.spec.name, half, context,
                             [part](absl::StatusOr<DictionaryPtr> loaded) {
                               part(loaded.status());
                             });
@@ -349,10 +306,7 @@ absl::Status Catalog::Unload(const std::string& name) {
     Drop(dictionary->second);
     return absl::OkStatus();
   }
-  if (model == models_.end()) {
-    return absl::NotFoundError(
-        absl::StrCat("no model or dictionary \"", name, "\""));
-  }
+  if (model == models_.end()) return UnknownEntry(name);
   DropWeights(model->second);
   observer_->OnResidentBytes(name, "model", 0);
   for (auto& [other, entry] : dictionaries_) {
@@ -361,20 +315,12 @@ absl::Status Catalog::Unload(const std::string& name) {
   return absl::OkStatus();
 }
 
-void Catalog::Stop() {
-  stopping_ = true;
-  loader_.Join();
-}
+void Catalog::Stop() { loader_.Stop(); }
 
 void Catalog::SetMeasured(const std::string& dictionary,
-                          const std::optional<Measurement>& in,
-                          const std::optional<Measurement>& out,
-                          std::vector<std::string> warnings) {
+                          SelfCheckResult result) {
   absl::MutexLock lock(&mu_);
-  DictionaryEntry& entry = dictionaries_.at(dictionary);
-  entry.measured = in;
-  entry.measured_out = out;
-  entry.warnings = std::move(warnings);
+  dictionaries_.at(dictionary).checked = std::move(result);
 }
 
 std::vector<ModelStatus> Catalog::Models() const {
@@ -395,12 +341,14 @@ std::vector<DictionaryStatus> Catalog::Dictionaries() const {
   return result;
 }
 
-absl::StatusOr<ModelStatus> Catalog::DescribeModel(
-    const std::string& name) const {
-  auto found = models_.find(name);
-  if (found == models_.end()) return UnknownModel(name);
-  absl::MutexLock lock(&mu_);
-  return StatusOf(found->second);
+absl::StatusOr<EntryStatus> Catalog::Describe(const std::string& name) const {
+  if (auto found = models_.find(name); found != models_.end()) {
+    absl::MutexLock lock(&mu_);
+    return StatusOf(found->second);
+  }
+  absl::StatusOr<DictionaryStatus> dictionary = DescribeDictionary(name);
+  if (!dictionary.ok()) return UnknownEntry(name);
+  return *std::move(dictionary);
 }
 
 absl::StatusOr<DictionaryStatus> Catalog::DescribeDictionary(

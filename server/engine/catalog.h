@@ -1,7 +1,6 @@
 #ifndef CUPOLA_SERVER_ENGINE_CATALOG_H_
 #define CUPOLA_SERVER_ENGINE_CATALOG_H_
 
-#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -14,34 +13,25 @@
 #include "server/dictionary/dictionary.h"
 #include "server/engine/catalog_entry.h"
 #include "server/engine/catalog_types.h"
-#include "server/engine/executor.h"
+#include "server/engine/dictionary_name.h"
+#include "server/engine/loader.h"
 #include "server/engine/observer.h"
 #include "server/model/model.h"
 
 namespace cupola::engine {
-
-// A dictionary as requests name it: NAME, or NAME:in / NAME:out for the halves
-// of a pair (NAME alone means a pair's input half).
-struct DictionaryName {
-  std::string entry;
-  dictionary::Half half = dictionary::Half::kIn;
-  bool names_half = false;
-};
-DictionaryName ParseDictionaryName(const std::string& name);
 
 // The models and dictionaries of a server and what is loaded of them.
 //
 // An entry has two parts that load apart: its source (config, tokenizer,
 // digest; small, kept for good once opened, so that a cached answer needs no
 // weights) and its weights, per processing for a model and per half for a
-// dictionary. Each loads once however many ask; everybody who asked is told.
-// Loads run one after another on a thread of the catalog's own, never on a
-// device worker.
+// dictionary. Each loads once however many ask (see Loader), never on a device
+// worker.
 //
 // Every Acquire calls `done` exactly once: at once when the thing is there,
-// else from the loading thread. NOT_FOUND names the entries that exist;
-// FAILED_PRECONDITION repeats why an entry could not be loaded, until Load
-// tries again. Any thread may call; `done` must not block.
+// else when it has been loaded or the request must give up. NOT_FOUND names the
+// entries that exist; FAILED_PRECONDITION repeats why an entry could not be
+// loaded, until Load tries again. Any thread may call; `done` must not block.
 class Catalog {
  public:
   template <typename T>
@@ -53,35 +43,34 @@ class Catalog {
       const CatalogSpec& spec, const std::string& default_device,
       Observer* observer);
 
-  void AcquireModelSource(const std::string& name, Done<ModelSourcePtr> done);
+  void AcquireModelSource(const std::string& name, const RequestContext&,
+                          Done<ModelSourcePtr> done);
   void AcquireModel(const std::string& name, model::Processing processing,
-                    Done<ModelPtr> done);
-  void AcquireDictionarySource(const std::string& entry,
+                    const RequestContext&, Done<ModelPtr> done);
+  void AcquireDictionarySource(const std::string& entry, const RequestContext&,
                                Done<DictionarySourcePtr> done);
   void AcquireDictionary(const std::string& entry, dictionary::Half half,
-                         Done<DictionaryPtr> done);
+                         const RequestContext&, Done<DictionaryPtr> done);
 
   // Loads an entry with what it depends on; a failed one is tried again. For a
   // dictionary: all its halves and its model in the processing it declares.
   void Load(const std::string& name,
-            std::optional<model::Processing> processing,
+            std::optional<model::Processing> processing, const RequestContext&,
             Done<std::string> done);
   // Drops the weights (of a model: its dictionaries' too). FAILED_PRECONDITION
   // while the entry loads.
   absl::Status Unload(const std::string& name);
-  void SetMeasured(const std::string& dictionary,
-                   const std::optional<Measurement>& in,
-                   const std::optional<Measurement>& out,
-                   std::vector<std::string> warnings);
+  void SetMeasured(const std::string& dictionary, SelfCheckResult result);
 
   std::vector<ModelStatus> Models() const;
   std::vector<DictionaryStatus> Dictionaries() const;
-  absl::StatusOr<ModelStatus> DescribeModel(const std::string& name) const;
+  // A model's or a dictionary's; a dictionary's also by a half's name.
+  absl::StatusOr<EntryStatus> Describe(const std::string& name) const;
   absl::StatusOr<DictionaryStatus> DescribeDictionary(
       const std::string& name) const;
 
-  // Lets a load that runs finish and ends the others with UNAVAILABLE; returns
-  // when everybody has been told. Nothing loads any more.
+  // Tells everybody who waits UNAVAILABLE and lets a load that runs finish.
+  // Nothing loads any more.
   void Stop();
 
   // The device an entry's model computes on. REQUIRES: the entry exists.
@@ -96,17 +85,14 @@ class Catalog {
   absl::Status Add(const CatalogSpec& spec);
   absl::Status UnknownModel(const std::string& name) const;
   absl::Status UnknownDictionary(const std::string& name) const;
+  absl::Status UnknownEntry(const std::string& name) const;
   void LoadModel(ModelEntry& entry, std::optional<model::Processing> processing,
-                 Done<std::string> done);
-  void LoadDictionary(DictionaryEntry& entry, Done<std::string> done);
+                 const RequestContext& context, Done<std::string> done);
+  void LoadDictionary(DictionaryEntry& entry, const RequestContext& context,
+                      Done<std::string> done);
   void Drop(DictionaryEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Joins or starts a slot's load; `work`, and when it succeeds `loaded`, run
-  // on the loading thread.
-  template <typename T>
-  void Acquire(LoadSlot<T>& slot, const std::string& what,
-               std::function<absl::StatusOr<T>()> work,
-               std::function<void(absl::Duration)> loaded, Done<T> done);
-  // What `loaded` does: notes how long it took, and what is resident now.
+  // What a load's `loaded` does: notes how long it took, and what is resident
+  // now.
   template <typename Entry>
   std::function<void(absl::Duration)> CountOpened(Entry& entry);
   template <typename Entry>
@@ -115,13 +101,12 @@ class Catalog {
 
   const std::string default_device_;
   Observer* const observer_;
-  std::atomic<bool> stopping_{false};
   mutable absl::Mutex mu_;
   // The maps themselves never change after Create; their entries do.
   std::map<std::string, ModelEntry> models_;
   std::map<std::string, DictionaryEntry> dictionaries_;
   std::vector<std::string> model_order_, dictionary_order_;
-  Executor loader_{1};  // last: its tasks use everything above
+  Loader loader_{&mu_};  // last: its loads use everything above
 };
 
 }  // namespace cupola::engine

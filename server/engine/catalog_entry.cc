@@ -91,9 +91,7 @@ DictionaryStatus StatusOf(const DictionaryEntry& entry) {
   status.failure = std::string(FailureOf(entry).message());
   status.load_seconds = entry.load_seconds;
   status.resident_bytes = ResidentBytes(entry);
-  status.measured = entry.measured;
-  status.measured_out = entry.measured_out;
-  status.warnings = entry.warnings;
+  status.checked = entry.checked;
   if (entry.source.ready()) {
     status.manifest = entry.source.value()->manifest();
     status.digest = entry.source.value()->digest();

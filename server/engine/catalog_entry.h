@@ -36,8 +36,7 @@ struct DictionaryEntry {
   std::map<dictionary::Half, LoadSlot<DictionaryPtr>> weights;
   bool was_resident = false;
   double load_seconds = 0;
-  std::optional<Measurement> measured, measured_out;
-  std::vector<std::string> warnings;
+  SelfCheckResult checked;
 };
 
 // What an entry's slots say together. Entry: ModelEntry or DictionaryEntry.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "server/dictionary/manifest.h"
@@ -45,6 +46,13 @@ struct Measurement {
   int64_t dead_latents = 0;
 };
 
+// What a dictionary's self check has found; of a pair about both halves.
+// Without measurements: nothing yet, or the reason is among the warnings.
+struct SelfCheckResult {
+  std::optional<Measurement> in, out;
+  std::vector<std::string> warnings;
+};
+
 struct ModelStatus {
   ModelSpec spec;
   State state = State::kRegistered;
@@ -68,9 +76,11 @@ struct DictionaryStatus {
   storage::Digest digest{};
   int64_t resident_bytes = 0;
   double load_seconds = 0;
-  std::optional<Measurement> measured, measured_out;
-  std::vector<std::string> warnings;
+  SelfCheckResult checked;
 };
+
+// Of an entry, whichever it is.
+using EntryStatus = std::variant<ModelStatus, DictionaryStatus>;
 
 }  // namespace cupola::engine
 

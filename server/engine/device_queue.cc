@@ -11,12 +11,11 @@ namespace cupola::engine {
 namespace {
 
 uint64_t GroupOf(const Part& part) {
-  if (part.model != nullptr) {
-    return reinterpret_cast<uint64_t>(part.model.get());
-  }
+  const uint64_t model = reinterpret_cast<uint64_t>(part.model.get());
+  if (!part.sequence->tokens.empty()) return model;
   uint64_t group;
   std::memcpy(&group, part.identity.data(), sizeof(group));
-  return group;
+  return group ^ model;
 }
 
 }  // namespace

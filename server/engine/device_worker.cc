@@ -14,8 +14,12 @@
 namespace cupola::engine {
 namespace {
 
-model::ForwardRequest ForwardFor(const std::vector<Part*>& batch) {
+// What the batch's analyses read of one pass; without captures there is none.
+model::ForwardRequest ForwardFor(const std::vector<Part*>& batch,
+                                 std::function<absl::Status()> poll) {
   model::ForwardRequest request;
+  request.poll = std::move(poll);
+  if (batch.front()->model == nullptr) return request;
   std::vector<const std::vector<int32_t>*> rows;
   for (const Part* part : batch) {
     rows.push_back(&part->sequence->tokens);
@@ -116,24 +120,26 @@ absl::StatusOr<std::vector<storage::Record>> DeviceWorker::Compute(
       "running a batch", [&]() -> absl::StatusOr<std::vector<storage::Record>> {
         model::ForwardResult forward;
         const model::Model* model = batch.front()->model.get();
-        if (model != nullptr) {
-          model::ForwardRequest request = ForwardFor(batch);
-          request.poll = poll;
+        const model::ForwardRequest request = ForwardFor(batch, poll);
+        const bool runs = !request.captures.empty();
+        if (runs) {
           ASSIGN_OR_RETURN(forward, model->Forward(request));
         }
-        const analysis::Pass pass{model, model != nullptr ? &forward : nullptr,
-                                  poll};
+        const analysis::Pass pass{model, runs ? &forward : nullptr, poll};
         std::vector<storage::Record> records(batch.size());
         for (const std::vector<size_t>& members : ByQuestion(batch)) {
+          // Who asks about no sequence of their own get the same answer.
+          const bool once = batch[members.front()]->sequence->is_empty();
           std::vector<analysis::Placed> placed;
           for (size_t i : members) {
             placed.push_back(
                 {batch[i]->sequence.get(), static_cast<int64_t>(i)});
+            if (once) break;
           }
           ASSIGN_OR_RETURN(std::vector<storage::Record> answers,
                            batch[members.front()]->analysis->Run(pass, placed));
           for (size_t k = 0; k < members.size(); ++k) {
-            records[members[k]] = std::move(answers[k]);
+            records[members[k]] = once ? answers[0] : std::move(answers[k]);
           }
         }
         return records;

@@ -6,10 +6,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "server/engine/ask_ablate.h"
 #include "server/engine/ask_activations.h"
+#include "server/engine/ask_attribution.h"
 #include "server/engine/ask_features.h"
+#include "server/engine/ask_quality.h"
 #include "server/engine/ask_reconstruct.h"
+#include "server/engine/ask_run.h"
 #include "server/engine/ask_tokenize.h"
+#include "server/engine/ask_weights.h"
 #include "server/engine/catalog.h"
 #include "server/engine/device_worker.h"
 #include "server/engine/executor.h"
@@ -45,15 +50,21 @@ class Engine::Impl {
                                                const Limits&),
                Answer (*answer)(const Question&, Answered));
 
-  void OpenModel(const std::string& name, Catalog::Done<Sources> done);
-  void OpenDictionary(const std::string& name, Catalog::Done<Sources> done);
+  void OpenModel(const std::string& name, const RequestContext& context,
+                 Catalog::Done<Sources> done);
+  void OpenDictionary(const std::string& name, const RequestContext& context,
+                      Catalog::Done<Sources> done);
+  void TabulateAblations(AblationTableRequest request,
+                         const RequestContext& context,
+                         Done<AblationTableAnswer> done);
+  // Adds the dictionaries of a request that names any number of them.
+  void OpenOthers(std::vector<std::string> names, const RequestContext& context,
+                  Sources sources, Catalog::Done<Sources> done);
 
   void LoadEverything();
-  void MeasureDictionary(const std::string& entry, RequestContext context,
-                         std::function<void(absl::Status)> done);
-  void MeasureHalf(const std::string& name, const Prompts& prompts,
-                   RequestContext context,
-                   std::function<void(absl::StatusOr<Measurement>)> done);
+  // Measures a dictionary as requests would and notes what comes of it.
+  void CheckDictionary(const std::string& entry, const RequestContext& context,
+                       std::function<void(absl::Status)> done);
   void Drain(absl::Time deadline);
 
   Limits limits() const {
@@ -69,6 +80,7 @@ class Engine::Impl {
   std::map<std::string, std::unique_ptr<DeviceWorker>> workers_;
   std::unique_ptr<Executor> front_;
 
+  const RequestContext unasked_;  // of what nobody has requested
   std::atomic<int> loads_left_{0};
   std::atomic<bool> draining_{false};
   absl::Mutex mu_;
@@ -119,23 +131,20 @@ void Engine::Impl::LoadEverything() {
         processing = wanted;
       }
     }
-    catalog_->Load(model.name, processing,
+    catalog_->Load(model.name, processing, unasked_,
                    [this](absl::StatusOr<std::string>) { --loads_left_; });
   }
   for (const DictionarySpec& dictionary : spec.dictionaries) {
-    catalog_->Load(dictionary.name, std::nullopt,
-                   [this](absl::StatusOr<std::string> name) {
-                     --loads_left_;
-                     if (name.ok() && options_.self_check) {
-                       MeasureDictionary(
-                           *name, {}, [this, entry = *name](absl::Status s) {
-                             if (s.ok()) return;
-                             catalog_->SetMeasured(
-                                 entry, std::nullopt, std::nullopt,
-                                 {absl::StrCat("not measured: ", s.message())});
-                           });
-                     }
-                   });
+    const auto loaded = [this](absl::StatusOr<std::string> name) {
+      --loads_left_;
+      if (!name.ok() || !options_.self_check) return;
+      CheckDictionary(*name, unasked_, [this, entry = *name](absl::Status s) {
+        if (s.ok()) return;
+        catalog_->SetMeasured(
+            entry, {{}, {}, {absl::StrCat("not measured: ", s.message())}});
+      });
+    };
+    catalog_->Load(dictionary.name, std::nullopt, unasked_, loaded);
   }
 }
 
@@ -164,34 +173,50 @@ void Engine::Impl::Admit(const RequestContext& context, Done<Answer> done,
 }
 
 void Engine::Impl::OpenModel(const std::string& name,
+                             const RequestContext& context,
                              Catalog::Done<Sources> done) {
-  catalog_->AcquireModelSource(name, [this, name, done = std::move(done)](
-                                         absl::StatusOr<ModelSourcePtr> model) {
+  const auto opened = [this, name, done = std::move(done)](
+                          absl::StatusOr<ModelSourcePtr> model) {
     if (!model.ok()) return done(model.status());
     Sources sources;
     sources.model_name = name;
     sources.model = *std::move(model);
     sources.dtype = catalog_->DtypeOf(name);
     done(std::move(sources));
-  });
+  };
+  catalog_->AcquireModelSource(name, context, opened);
 }
 
 void Engine::Impl::OpenDictionary(const std::string& name,
+                                  const RequestContext& context,
                                   Catalog::Done<Sources> done) {
-  catalog_->AcquireDictionarySource(
-      ParseDictionaryName(name).entry,
-      [this, name,
-       done = std::move(done)](absl::StatusOr<DictionarySourcePtr> dictionary) {
-        if (!dictionary.ok()) return done(dictionary.status());
-        const std::string model =
-            catalog_->ModelOf(ParseDictionaryName(name).entry);
-        OpenModel(model, [=](absl::StatusOr<Sources> sources) {
-          if (sources.ok()) {
-            sources->dictionary_name = name;
-            sources->dictionary = *dictionary;
-          }
-          done(std::move(sources));
-        });
+  const std::string entry = ParseDictionaryName(name).entry;
+  const auto opened = [=, this, done = std::move(done)](
+                          absl::StatusOr<DictionarySourcePtr> dictionary) {
+    if (!dictionary.ok()) return done(dictionary.status());
+    OpenModel(catalog_->ModelOf(entry), context,
+              [=](absl::StatusOr<Sources> sources) {
+                if (sources.ok()) {
+                  sources->dictionary_name = name;
+                  sources->dictionary = *dictionary;
+                }
+                done(std::move(sources));
+              });
+  };
+  catalog_->AcquireDictionarySource(entry, context, opened);
+}
+
+void Engine::Impl::OpenOthers(std::vector<std::string> names,
+                              const RequestContext& context, Sources sources,
+                              Catalog::Done<Sources> done) {
+  if (names.empty()) return done(std::move(sources));
+  const std::string name = std::move(names.back());
+  names.pop_back();
+  OpenDictionary(
+      name, context, [=, this](absl::StatusOr<Sources> opened) mutable {
+        if (!opened.ok()) return done(opened.status());
+        sources.others[name] = {opened->model_name, opened->dictionary};
+        OpenOthers(std::move(names), context, std::move(sources), done);
       });
 }
 
@@ -221,79 +246,85 @@ void Engine::Impl::Analyse(Request request, RequestContext context,
         });
       });
     };
-    if constexpr (requires { asked->dictionary; }) {
-      OpenDictionary(asked->dictionary, opened);
+    if constexpr (requires { OtherDictionaries(*asked); }) {
+      OpenModel(asked->model, context, [=, this](auto sources) {
+        if (!sources.ok()) return done(sources.status());
+        OpenOthers(OtherDictionaries(*asked), context, *std::move(sources),
+                   opened);
+      });
+    } else if constexpr (!requires { asked->dictionary; }) {
+      OpenModel(asked->model, context, opened);
+    } else if constexpr (!requires { asked->model; }) {
+      OpenDictionary(asked->dictionary, context, opened);
+    } else if (asked->dictionary.empty()) {
+      OpenModel(asked->model, context, opened);
     } else {
-      OpenModel(asked->model, opened);
+      OpenDictionary(asked->dictionary, context, opened);
     }
   });
 }
 
-void Engine::Impl::MeasureHalf(
-    const std::string& name, const Prompts& prompts, RequestContext context,
-    std::function<void(absl::StatusOr<Measurement>)> done) {
-  ReconstructRequest reconstruct;
-  reconstruct.dictionary = name;
-  reconstruct.prompts = prompts;
-  FeaturesRequest features;
-  features.dictionary = name;
-  features.prompts = prompts;
-  Analyse<ReconstructRequest, ReconstructAnswer>(
-      std::move(reconstruct), context,
-      [=, this](absl::StatusOr<ReconstructAnswer> reconstructed) {
-        if (!reconstructed.ok()) return done(reconstructed.status());
-        Analyse<FeaturesRequest, FeaturesAnswer>(
-            features, context,
-            [=](absl::StatusOr<FeaturesAnswer> fired) {
-              if (!fired.ok()) return done(fired.status());
-              done(Measure(*reconstructed, *fired));
-            },
-            AskFeatures, AnswerFeatures);
-      },
-      AskReconstruct, AnswerReconstruct);
+// Features of all prompts, then the ablations they call for in both modes.
+void Engine::Impl::TabulateAblations(AblationTableRequest request,
+                                     const RequestContext& context,
+                                     Done<AblationTableAnswer> done) {
+  if (absl::Status status = CheckAblationTable(request); !status.ok()) {
+    return front_->Run([=] { done(status); });
+  }
+  const auto ablate = [=, this](AblateRequest ablate, Done<AblateAnswer> then) {
+    Analyse<AblateRequest, AblateAnswer>(
+        std::move(ablate), context, std::move(then), AskAblate, AnswerAblate);
+  };
+  const auto fired = [=](absl::StatusOr<FeaturesAnswer> features) {
+    if (!features.ok()) return done(features.status());
+    absl::StatusOr<AblationPlan> plan = PlanAblations(request, *features);
+    if (!plan.ok()) return done(plan.status());
+    if (plan->ablate.prompts.prompts.empty()) {
+      return done(Tabulate(*plan, *features, std::nullopt, std::nullopt));
+    }
+    ablate(plan->ablate, [=](absl::StatusOr<AblateAnswer> subtracted) {
+      if (!subtracted.ok()) return done(subtracted.status());
+      AblateRequest second = plan->ablate;
+      second.mode = analysis::AblateMode::kReconstruct;
+      ablate(std::move(second), [=](absl::StatusOr<AblateAnswer> rebuilt) {
+        if (!rebuilt.ok()) return done(rebuilt.status());
+        done(Tabulate(*plan, *features, *subtracted, *rebuilt));
+      });
+    });
+  };
+  Analyse<FeaturesRequest, FeaturesAnswer>(FeaturesFor(request), context, fired,
+                                           AskFeatures, AnswerFeatures);
 }
 
-void Engine::Impl::MeasureDictionary(const std::string& entry,
-                                     RequestContext context,
-                                     std::function<void(absl::Status)> done) {
-  const auto opened = [=, this](absl::StatusOr<Sources> sources) {
+void Engine::Impl::CheckDictionary(const std::string& entry,
+                                   const RequestContext& context,
+                                   std::function<void(absl::Status)> done) {
+  const SelfCheckAsk ask = {
+      [=, this](ReconstructRequest request, Done<ReconstructAnswer> answer) {
+        Analyse<ReconstructRequest, ReconstructAnswer>(
+            std::move(request), context, std::move(answer), AskReconstruct,
+            AnswerReconstruct);
+      },
+      [=, this](FeaturesRequest request, Done<FeaturesAnswer> answer) {
+        Analyse<FeaturesRequest, FeaturesAnswer>(std::move(request), context,
+                                                 std::move(answer), AskFeatures,
+                                                 AnswerFeatures);
+      }};
+  OpenDictionary(entry, context, [=, this](absl::StatusOr<Sources> sources) {
     if (!sources.ok()) return done(sources.status());
-    const dictionary::Manifest manifest = sources->dictionary->manifest();
-    auto prompts = SamplePrompts(*sources->model, manifest);
-    if (!prompts.ok()) return done(prompts.status());
-    const bool pair = manifest.kind == dictionary::Kind::kPair;
-    const auto measured = [=, this](absl::StatusOr<Measurement> in,
-                                    std::optional<Measurement> out) {
-      std::vector<std::string> warnings =
-          Warnings(manifest, *in, pair ? "input half: " : "");
-      if (out.has_value()) {
-        // What a catalog expects of a pair is said of its input half.
-        dictionary::Manifest unexpected = manifest;
-        unexpected.expected_l0 = unexpected.expected_fvu = std::nullopt;
-        for (std::string& warning :
-             Warnings(unexpected, *out, "output half: ")) {
-          warnings.push_back(std::move(warning));
-        }
-      }
-      catalog_->SetMeasured(entry, *in, out, std::move(warnings));
-      done(absl::OkStatus());
-    };
-    MeasureHalf(entry, *prompts, context,
-                [=, this](absl::StatusOr<Measurement> in) {
-                  if (!in.ok()) return done(in.status());
-                  if (!pair) return measured(in, std::nullopt);
-                  MeasureHalf(absl::StrCat(entry, ":out"), *prompts, context,
-                              [=](absl::StatusOr<Measurement> out) {
-                                if (!out.ok()) return done(out.status());
-                                measured(in, *out);
-                              });
-                });
-  };
-  OpenDictionary(entry, opened);
+    CheckAgainstManifest(entry, *sources->model,
+                         sources->dictionary->manifest(), ask,
+                         [=, this](absl::StatusOr<SelfCheckResult> result) {
+                           if (!result.ok()) return done(result.status());
+                           catalog_->SetMeasured(entry, *std::move(result));
+                           done(absl::OkStatus());
+                         });
+  });
 }
 
 void Engine::Impl::Drain(absl::Time deadline) {
   draining_ = true;
+  unasked_.cancelled->store(true);
   if (front_ == nullptr) return;
   const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return in_flight_ == 0;
@@ -325,11 +356,12 @@ void Engine::Tokenize(TokenizeRequest request, RequestContext context,
                       Done<TokenizeAnswer> done) {
   impl_->Admit<TokenizeAnswer>(
       context, std::move(done),
-      [impl = impl_.get(), request](Done<TokenizeAnswer> done) {
-        impl->OpenModel(request.model, [=](absl::StatusOr<Sources> sources) {
+      [impl = impl_.get(), request, context](Done<TokenizeAnswer> done) {
+        const auto opened = [=](absl::StatusOr<Sources> sources) {
           if (!sources.ok()) return done(sources.status());
           done(AnswerTokenize(request, *sources, impl->limits()));
-        });
+        };
+        impl->OpenModel(request.model, context, opened);
       });
 }
 
@@ -354,25 +386,66 @@ void Engine::Reconstruct(ReconstructRequest request, RequestContext context,
       AnswerReconstruct);
 }
 
+void Engine::Run(RunRequest request, RequestContext context,
+                 Done<RunAnswer> done) {
+  impl_->Analyse<RunRequest, RunAnswer>(std::move(request), context,
+                                        std::move(done), AskRun, AnswerRun);
+}
+
+void Engine::Ablate(AblateRequest request, RequestContext context,
+                    Done<AblateAnswer> done) {
+  impl_->Analyse<AblateRequest, AblateAnswer>(
+      std::move(request), context, std::move(done), AskAblate, AnswerAblate);
+}
+
+void Engine::TabulateAblations(AblationTableRequest request,
+                               RequestContext context,
+                               Done<AblationTableAnswer> done) {
+  impl_->TabulateAblations(std::move(request), context, std::move(done));
+}
+
+void Engine::GetWeight(WeightRequest request, RequestContext context,
+                       Done<WeightAnswer> done) {
+  impl_->Analyse<WeightRequest, WeightAnswer>(
+      std::move(request), context, std::move(done), AskWeight, AnswerWeight);
+}
+
+void Engine::GetLatentWeights(LatentWeightsRequest request,
+                              RequestContext context,
+                              Done<LatentWeightsAnswer> done) {
+  impl_->Analyse<LatentWeightsRequest, LatentWeightsAnswer>(
+      std::move(request), context, std::move(done), AskLatentWeights,
+      AnswerLatentWeights);
+}
+
+void Engine::Attribute(AttributeRequest request, RequestContext context,
+                       Done<AttributeAnswer> done) {
+  impl_->Analyse<AttributeRequest, AttributeAnswer>(
+      std::move(request), context, std::move(done), AskAttribute,
+      AnswerAttribute);
+}
+
+void Engine::LogitLens(LogitLensRequest request, RequestContext context,
+                       Done<LogitLensAnswer> done) {
+  impl_->Analyse<LogitLensRequest, LogitLensAnswer>(
+      std::move(request), context, std::move(done), AskLogitLens,
+      AnswerLogitLens);
+}
+
+void Engine::GetQuality(QualityRequest request, RequestContext context,
+                        Done<QualityAnswer> done) {
+  impl_->Analyse<QualityRequest, QualityAnswer>(
+      std::move(request), context, std::move(done), AskQuality, AnswerQuality);
+}
+
 std::vector<ModelStatus> Engine::Models() const {
   return impl_->catalog_->Models();
 }
 std::vector<DictionaryStatus> Engine::Dictionaries() const {
   return impl_->catalog_->Dictionaries();
 }
-absl::StatusOr<ModelStatus> Engine::DescribeModel(
-    const std::string& name) const {
-  return impl_->catalog_->DescribeModel(name);
-}
-absl::StatusOr<DictionaryStatus> Engine::DescribeDictionary(
-    const std::string& name) const {
-  return impl_->catalog_->DescribeDictionary(name);
-}
-bool Engine::HasModel(const std::string& name) const {
-  return impl_->catalog_->DescribeModel(name).ok();
-}
-bool Engine::HasDictionary(const std::string& name) const {
-  return impl_->catalog_->DescribeDictionary(name).ok();
+absl::StatusOr<EntryStatus> Engine::Describe(const std::string& name) const {
+  return impl_->catalog_->Describe(name);
 }
 
 void Engine::Load(const std::string& name,
@@ -380,8 +453,8 @@ void Engine::Load(const std::string& name,
                   RequestContext context, Done<std::string> done) {
   impl_->Admit<std::string>(
       context, std::move(done),
-      [impl = impl_.get(), name, processing](Done<std::string> done) {
-        impl->catalog_->Load(name, processing, done);
+      [impl = impl_.get(), name, processing, context](Done<std::string> done) {
+        impl->catalog_->Load(name, processing, context, done);
       });
 }
 
@@ -392,7 +465,7 @@ absl::Status Engine::Unload(const std::string& name) {
 void Engine::SelfCheck(const std::string& name, RequestContext context,
                        Done<DictionaryStatus> done) {
   const std::string entry = ParseDictionaryName(name).entry;
-  impl_->MeasureDictionary(
+  impl_->CheckDictionary(
       entry, context, [impl = impl_.get(), entry, done](absl::Status status) {
         if (!status.ok()) return done(status);
         done(impl->catalog_->DescribeDictionary(entry));
@@ -407,6 +480,9 @@ storage::ResultCacheStatistics Engine::CacheStatistics() const {
 }
 std::string Engine::CacheDisabledReason() const {
   return impl_->cache_disabled_reason_;
+}
+std::string Engine::CacheMovedAsideTo() const {
+  return impl_->cache_ != nullptr ? impl_->cache_->MovedAsideTo() : "";
 }
 void Engine::ClearCache() {
   if (impl_->cache_ != nullptr) impl_->cache_->Clear();

@@ -8,9 +8,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/engine/ablation_table.h"
+#include "server/engine/attribution_requests.h"
 #include "server/engine/catalog_types.h"
 #include "server/engine/observer.h"
 #include "server/engine/requests.h"
+#include "server/engine/run_requests.h"
+#include "server/engine/weight_requests.h"
 #include "storage/result_cache.h"
 
 namespace cupola::engine {
@@ -51,15 +55,22 @@ class Engine {
                       Done<ActivationsAnswer>);
   void GetFeatures(FeaturesRequest, RequestContext, Done<FeaturesAnswer>);
   void Reconstruct(ReconstructRequest, RequestContext, Done<ReconstructAnswer>);
+  void Run(RunRequest, RequestContext, Done<RunAnswer>);
+  void Ablate(AblateRequest, RequestContext, Done<AblateAnswer>);
+  void TabulateAblations(AblationTableRequest, RequestContext,
+                         Done<AblationTableAnswer>);
+  void GetWeight(WeightRequest, RequestContext, Done<WeightAnswer>);
+  void GetLatentWeights(LatentWeightsRequest, RequestContext,
+                        Done<LatentWeightsAnswer>);
+  void Attribute(AttributeRequest, RequestContext, Done<AttributeAnswer>);
+  void LogitLens(LogitLensRequest, RequestContext, Done<LogitLensAnswer>);
+  void GetQuality(QualityRequest, RequestContext, Done<QualityAnswer>);
 
   // Catalog.
   std::vector<ModelStatus> Models() const;
   std::vector<DictionaryStatus> Dictionaries() const;
-  absl::StatusOr<ModelStatus> DescribeModel(const std::string& name) const;
-  absl::StatusOr<DictionaryStatus> DescribeDictionary(
-      const std::string& name) const;
-  bool HasModel(const std::string& name) const;
-  bool HasDictionary(const std::string& name) const;
+  // NOT_FOUND, with the names there are.
+  absl::StatusOr<EntryStatus> Describe(const std::string& name) const;
   // Done when the entry is resident; FAILED_PRECONDITION with the reason.
   void Load(const std::string& name, std::optional<model::Processing>,
             RequestContext, Done<std::string>);
@@ -72,6 +83,8 @@ class Engine {
   storage::ResultCacheStatistics CacheStatistics() const;
   // Empty when the cache works, else why there is none.
   std::string CacheDisabledReason() const;
+  // Where a cache that could not be opened was moved; empty if none was.
+  std::string CacheMovedAsideTo() const;
   void ClearCache();
 
   int64_t QueueDepth() const;
@@ -79,7 +92,7 @@ class Engine {
   const EngineOptions& options() const;
 
   // Refuses new requests with UNAVAILABLE, waits for those in flight until
-  // `deadline`, cancels the rest and flushes the cache.
+  // `deadline`, ends the rest with UNAVAILABLE and flushes the cache.
   void Drain(absl::Time deadline);
 
  private:

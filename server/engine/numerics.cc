@@ -5,6 +5,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "server/model/split_matrix.h"
 #include "torch/version.h"
 
 namespace cupola::engine {
@@ -14,7 +15,8 @@ std::string TorchVersion() { return TORCH_VERSION; }
 std::string NumericsFingerprint(const std::string& device) {
   std::string result = absl::StrCat("torch ", TORCH_VERSION, ";", device, ";");
   if (device == "cpu") {
-    absl::StrAppend(&result, at::get_cpu_capability());
+    absl::StrAppend(&result, at::get_cpu_capability(),
+                    model::SplitMatrix::Supported() ? ";split" : "");
   } else {
     absl::StrAppend(&result, at::getNumGPUs() > 0 ? "cuda" : "none");
   }

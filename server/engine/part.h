@@ -21,7 +21,7 @@ struct PartTiming {
 // The unit of work, of batching and of caching: one sequence of one request and
 // what is asked of it.
 struct Part {
-  std::shared_ptr<const model::Model> model;  // null: the sequence is inputs
+  std::shared_ptr<const model::Model> model;  // null: none is needed
   std::shared_ptr<const analysis::Analysis> analysis;
   // Parts with equal identity and model ask the same question.
   storage::Digest identity{};

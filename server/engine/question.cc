@@ -2,6 +2,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -30,20 +32,26 @@ absl::StatusOr<Question> BeginQuestion(const Sources& sources,
   question.provenance.model_digest = sources.model->digest();
   question.provenance.dtype = sources.dtype;
   if (sources.dictionary != nullptr) {
-    const DictionaryName name = ParseDictionaryName(sources.dictionary_name);
-    if (name.names_half &&
-        sources.dictionary->manifest().kind != dictionary::Kind::kPair) {
-      return absl::NotFoundError(
-          absl::StrCat("\"", sources.dictionary_name,
-                       "\": this dictionary is no pair and has no halves"));
-    }
-    question.dictionary = name.entry;
-    question.half = name.half;
+    ASSIGN_OR_RETURN(
+        const DictionaryUse use,
+        UseOf(sources.dictionary_name, sources.dictionary->manifest()));
+    question.dictionary = use.entry;
+    question.half = use.half;
     question.d_sae = sources.dictionary->manifest().d_sae;
     question.provenance.dictionary = sources.dictionary_name;
     question.provenance.dictionary_digest = sources.dictionary->digest();
   }
   return question;
+}
+
+absl::StatusOr<DictionaryUse> UseOf(const std::string& name,
+                                    const dictionary::Manifest& manifest) {
+  const DictionaryName parsed = ParseDictionaryName(name);
+  if (parsed.names_half && manifest.kind != dictionary::Kind::kPair) {
+    return absl::NotFoundError(absl::StrCat(
+        "\"", name, "\": this dictionary is no pair and has no halves"));
+  }
+  return DictionaryUse{parsed.entry, parsed.half};
 }
 
 absl::Status AddPrompts(const Prompts& prompts, const Positions& positions,
@@ -111,6 +119,13 @@ absl::Status AddInputs(const Array& inputs, const Positions& positions,
   return absl::OkStatus();
 }
 
+void AddEmptySequence(int64_t rows, Question& question) {
+  auto sequence = std::make_shared<analysis::Sequence>();
+  sequence->positions.resize(rows);
+  std::iota(sequence->positions.begin(), sequence->positions.end(), 0);
+  question.sequences.push_back(std::move(sequence));
+}
+
 absl::Status CheckAnswerBytes(double bytes, const Limits& limits) {
   if (bytes <= static_cast<double>(limits.max_answer_bytes)) {
     return absl::OkStatus();
@@ -123,13 +138,16 @@ absl::Status CheckAnswerBytes(double bytes, const Limits& limits) {
 
 std::pair<model::HookPoint, model::HookPoint> HooksOf(const Question& question,
                                                       const Sources& sources) {
-  const dictionary::Manifest& manifest = sources.dictionary->manifest();
+  return HooksOf(sources.dictionary->manifest(), question.half);
+}
+
+std::pair<model::HookPoint, model::HookPoint> HooksOf(
+    const dictionary::Manifest& manifest, dictionary::Half half) {
   if (manifest.kind != dictionary::Kind::kPair) {
     return {manifest.hook_in, manifest.hook_out};
   }
-  const model::HookPoint hook = question.half == dictionary::Half::kIn
-                                    ? manifest.hook_in
-                                    : manifest.hook_out;
+  const model::HookPoint hook =
+      half == dictionary::Half::kIn ? manifest.hook_in : manifest.hook_out;
   return {hook, hook};
 }
 

@@ -2,6 +2,7 @@
 #define CUPOLA_SERVER_ENGINE_QUESTION_H_
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,20 @@
 
 namespace cupola::engine {
 
+// A dictionary's entry, or its half.
+struct DictionaryUse {
+  std::string entry;
+  dictionary::Half half = dictionary::Half::kIn;
+};
+
+// A question's dictionaries, loaded. Most questions name at most one, and take
+// it for this.
+struct BoundDictionaries {
+  DictionaryPtr dictionary;           // Question::dictionary, or null
+  std::vector<DictionaryPtr> others;  // Question::others, in order
+  operator DictionaryPtr() const { return dictionary; }
+};
+
 // What every analysis request comes down to, once names are resolved and values
 // are checked: the same question about some sequences.
 struct Question {
@@ -27,11 +42,17 @@ struct Question {
   std::string dictionary;   // entry name; empty: none
   dictionary::Half half = dictionary::Half::kIn;
   int64_t d_sae = 0;  // of the dictionary
-  // What a record's arrays are, where the request chose them: hook names.
+  // Dictionaries of a question that takes any number of them.
+  std::vector<DictionaryUse> others;
+  // What a record's arrays are, where the request chose them: hook names, and
+  // the d_sae of dictionaries.
   std::vector<std::string> labels;
+  std::vector<int64_t> columns;
   std::vector<std::shared_ptr<const analysis::Sequence>> sequences;
-  // Makes the analysis once the weights are there (the dictionary's, if named).
-  std::function<std::shared_ptr<const analysis::Analysis>(DictionaryPtr)> bind;
+  // Makes the analysis once the weights are there.
+  std::function<std::shared_ptr<const analysis::Analysis>(
+      const BoundDictionaries&)>
+      bind;
   // Filled but for from_cache and seconds.
   Provenance provenance;
 };
@@ -56,6 +77,12 @@ struct Sources {
   ModelSourcePtr model;
   std::string dictionary_name;  // as the request spells it; empty: none
   DictionarySourcePtr dictionary;
+  // By name as the request spells it, of a request with any number of them.
+  struct Other {
+    std::string model_name;
+    DictionarySourcePtr dictionary;
+  };
+  std::map<std::string, Other> others;
 };
 
 // The pieces that operations make their questions and answers of. The functions
@@ -65,6 +92,10 @@ struct Sources {
 // request names a half of a dictionary that is no pair.
 absl::StatusOr<Question> BeginQuestion(const Sources& sources,
                                        analysis::Operation operation);
+
+// What `name` means of a dictionary; NOT_FOUND as above.
+absl::StatusOr<DictionaryUse> UseOf(const std::string& name,
+                                    const dictionary::Manifest& manifest);
 
 // The prompts' sequences; fills in the token ids and the processing (the
 // request's, else the dictionary's, else raw).
@@ -80,12 +111,32 @@ absl::Status AddInputs(const Array& inputs, const Positions& positions,
                        const Sources& sources, const Limits& limits,
                        Question& question);
 
+// What a request brings: its inputs, else its prompts. Request: with both as
+// optionals, one of them set, and with positions and processing.
+template <typename Request>
+absl::Status AddInputsOrPrompts(const Request& request, const Sources& sources,
+                                const Limits& limits, Question& question) {
+  if (request.inputs.has_value()) {
+    return AddInputs(*request.inputs, request.positions, request.processing,
+                     sources, limits, question);
+  }
+  return AddPrompts(*request.prompts, request.positions, request.processing,
+                    sources, limits, question);
+}
+
+// The one sequence of a question that brings neither prompts nor inputs: about
+// weights alone, or about what is part of the question itself. `rows`: of the
+// answer (see LabelRows).
+void AddEmptySequence(int64_t rows, Question& question);
+
 absl::Status CheckAnswerBytes(double bytes, const Limits& limits);
 
 // Where the dictionary (or the half that is asked) reads and writes. A pair's
 // output half does both at the output hook.
 std::pair<model::HookPoint, model::HookPoint> HooksOf(const Question& question,
                                                       const Sources& sources);
+std::pair<model::HookPoint, model::HookPoint> HooksOf(
+    const dictionary::Manifest& manifest, dictionary::Half half);
 
 int64_t RowCount(const Question& question);
 

@@ -55,7 +55,11 @@ storage::CacheKey RequestRunner::KeyOf(
       .AddInts(sequence.tokens.data(), sequence.tokens.size())
       .AddInts(sequence.positions.data(), sequence.positions.size())
       .AddInts(sequence.inputs.shape.data(), sequence.inputs.shape.size())
-      .AddBytes(sequence.inputs.bytes);
+      .AddBytes(sequence.inputs.bytes)
+      .AddInt(sequence.lists.size());
+  for (const std::vector<int64_t>& list : sequence.lists) {
+    hasher.AddInts(list.data(), list.size());
+  }
   key.digest = hasher.Finish();
   return key;
 }
@@ -94,29 +98,45 @@ void RequestRunner::Run(std::shared_ptr<const Question> question,
 void RequestRunner::AcquireWeights(std::shared_ptr<InFlight> request) {
   const auto with_model = [=, this](ModelPtr model) {
     if (request->question->dictionary.empty()) {
-      return Enqueue(request, std::move(model), nullptr);
+      return AcquireOthers(request, std::move(model), {});
     }
     catalog_->AcquireDictionary(
         request->question->dictionary, request->question->half,
-        [=, this](absl::StatusOr<DictionaryPtr> dictionary) {
+        request->context, [=, this](absl::StatusOr<DictionaryPtr> dictionary) {
           if (!dictionary.ok()) return Fail(request, dictionary.status());
-          Enqueue(request, model, *std::move(dictionary));
+          AcquireOthers(request, model, {*std::move(dictionary), {}});
         });
   };
   if (!request->question->needs_model) return with_model(nullptr);
-  catalog_->AcquireModel(request->question->model,
-                         request->question->provenance.processing,
-                         [=, this](absl::StatusOr<ModelPtr> model) {
-                           if (!model.ok())
-                             return Fail(request, model.status());
-                           with_model(*std::move(model));
-                         });
+  catalog_->AcquireModel(
+      request->question->model, request->question->provenance.processing,
+      request->context, [=, this](absl::StatusOr<ModelPtr> model) {
+        if (!model.ok()) return Fail(request, model.status());
+        with_model(*std::move(model));
+      });
+}
+
+void RequestRunner::AcquireOthers(std::shared_ptr<InFlight> request,
+                                  ModelPtr model, BoundDictionaries bound) {
+  const std::vector<DictionaryUse>& others = request->question->others;
+  if (bound.others.size() == others.size()) {
+    return Enqueue(request, std::move(model), bound);
+  }
+  const DictionaryUse& next = others[bound.others.size()];
+  catalog_->AcquireDictionary(
+      next.entry, next.half, request->context,
+      [=, this](absl::StatusOr<DictionaryPtr> dictionary) {
+        if (!dictionary.ok()) return Fail(request, dictionary.status());
+        BoundDictionaries more = bound;
+        more.others.push_back(*std::move(dictionary));
+        AcquireOthers(request, model, std::move(more));
+      });
 }
 
 void RequestRunner::Enqueue(std::shared_ptr<InFlight> request, ModelPtr model,
-                            DictionaryPtr dictionary) {
+                            const BoundDictionaries& bound) {
   const Question& question = *request->question;
-  const auto analysis = question.bind(std::move(dictionary));
+  const auto analysis = question.bind(bound);
   std::vector<Part> parts;
   for (size_t i : request->missing) {
     Part& part = parts.emplace_back();

@@ -42,8 +42,10 @@ class RequestRunner {
   storage::CacheKey KeyOf(const Question& question,
                           const analysis::Sequence& sequence) const;
   void AcquireWeights(std::shared_ptr<InFlight> request);
+  void AcquireOthers(std::shared_ptr<InFlight> request, ModelPtr model,
+                     BoundDictionaries bound);
   void Enqueue(std::shared_ptr<InFlight> request, ModelPtr model,
-               DictionaryPtr dictionary);
+               const BoundDictionaries& bound);
   void Fail(std::shared_ptr<InFlight> request, absl::Status status);
 
   Catalog* const catalog_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <unordered_set>
 #include <utility>
 
@@ -18,7 +19,7 @@ namespace {
 constexpr double kL0Factor = 2.0;
 constexpr double kFvuFactor = 1.5, kFvuSlack = 0.1;
 
-// Drops the rows of position 0 and computes the two averages over the others.
+// The averages over all rows but those of position 0.
 struct Rest {
   double fvu = 0, l0 = 0;
   int64_t tokens = 0;
@@ -31,33 +32,84 @@ T Value(const Array& array, int64_t i) {
   return value;
 }
 
-Rest WithoutFirstPositions(const ReconstructAnswer& answer) {
-  const int64_t rows = answer.l0.shape[0];
-  const int64_t width = answer.target.shape[1];
+// Calls `use(answer, row)` for every row but those of position 0.
+template <typename Answer, typename Use>
+void ForRest(const std::vector<Answer>& answers, Use use) {
+  for (const Answer& answer : answers) {
+    for (int64_t row = 0; row < answer.position.shape[0]; ++row) {
+      if (Value<int32_t>(answer.position, row) != 0) use(answer, row);
+    }
+  }
+}
+
+Rest WithoutFirstPositions(const std::vector<ReconstructAnswer>& answers) {
+  const int64_t width = answers.front().target.shape[1];
   Rest rest;
   std::vector<double> mean(width);
-  double error = 0;
-  for (int64_t r = 0; r < rows; ++r) {
-    if (Value<int32_t>(answer.position, r) == 0) continue;
+  double error = 0, variance = 0;
+  ForRest(answers, [&](const ReconstructAnswer& answer, int64_t row) {
     ++rest.tokens;
-    rest.l0 += Value<float>(answer.l0, r);
-    error += Value<float>(answer.squared_error, r);
+    rest.l0 += Value<float>(answer.l0, row);
+    error += Value<float>(answer.squared_error, row);
     for (int64_t d = 0; d < width; ++d) {
-      mean[d] += Value<float>(answer.target, r * width + d);
+      mean[d] += Value<float>(answer.target, row * width + d);
     }
-  }
+  });
   for (double& value : mean) value /= rest.tokens;
-  double variance = 0;
-  for (int64_t r = 0; r < rows; ++r) {
-    if (Value<int32_t>(answer.position, r) == 0) continue;
+  ForRest(answers, [&](const ReconstructAnswer& answer, int64_t row) {
     for (int64_t d = 0; d < width; ++d) {
-      const double x = Value<float>(answer.target, r * width + d) - mean[d];
+      const double x = Value<float>(answer.target, row * width + d) - mean[d];
       variance += x * x;
     }
-  }
+  });
   rest.l0 /= rest.tokens;
   rest.fvu = error / variance;
   return rest;
+}
+
+// One dictionary's measuring, a text after the other.
+struct Measuring {
+  std::string name;
+  Prompts prompts;
+  SelfCheckAsk ask;
+  SelfCheckAsk::Done<Measurement> done;
+  std::vector<ReconstructAnswer> rebuilt;
+  std::vector<FeaturesAnswer> fired;
+};
+
+void AskNext(const std::shared_ptr<Measuring>& measuring) {
+  const size_t next = measuring->fired.size();
+  if (next == measuring->prompts.prompts.size()) {
+    return measuring->done(Measure(measuring->rebuilt, measuring->fired));
+  }
+  ReconstructRequest reconstruct;
+  reconstruct.dictionary = measuring->name;
+  reconstruct.prompts = {{measuring->prompts.prompts[next]}, {}};
+  FeaturesRequest features;
+  features.dictionary = measuring->name;
+  features.prompts = reconstruct.prompts;
+  const auto answered = [measuring](absl::StatusOr<FeaturesAnswer> fired) {
+    if (!fired.ok()) return measuring->done(fired.status());
+    measuring->fired.push_back(*std::move(fired));
+    AskNext(measuring);
+  };
+  measuring->ask.reconstruct(
+      std::move(reconstruct), [=](absl::StatusOr<ReconstructAnswer> rebuilt) {
+        if (!rebuilt.ok()) return measuring->done(rebuilt.status());
+        rebuilt->reconstruction = {};  // only its error is of use
+        measuring->rebuilt.push_back(*std::move(rebuilt));
+        measuring->ask.features(features, answered);
+      });
+}
+
+void MeasureOne(const std::string& name, const Prompts& prompts,
+                const SelfCheckAsk& ask, SelfCheckAsk::Done<Measurement> done) {
+  auto measuring = std::make_shared<Measuring>();
+  measuring->name = name;
+  measuring->prompts = prompts;
+  measuring->ask = ask;
+  measuring->done = std::move(done);
+  AskNext(measuring);
 }
 
 }  // namespace
@@ -83,24 +135,55 @@ absl::StatusOr<Prompts> SamplePrompts(const model::ModelSource& model,
   return prompts;
 }
 
-Measurement Measure(const ReconstructAnswer& reconstructed,
-                    const FeaturesAnswer& features) {
+Measurement Measure(const std::vector<ReconstructAnswer>& reconstructed,
+                    const std::vector<FeaturesAnswer>& features) {
   const Rest rest = WithoutFirstPositions(reconstructed);
   std::unordered_set<uint32_t> alive;
-  for (int64_t r = 0; r + 1 < features.features.indptr.shape[0]; ++r) {
-    if (Value<int32_t>(features.position, r) == 0) continue;
-    const int64_t end = Value<int64_t>(features.features.indptr, r + 1);
-    for (int64_t i = Value<int64_t>(features.features.indptr, r); i < end;
-         ++i) {
-      alive.insert(Value<uint32_t>(features.features.indices, i));
+  ForRest(features, [&](const FeaturesAnswer& answer, int64_t row) {
+    const SparseArrays& rows = answer.features;
+    const int64_t end = Value<int64_t>(rows.indptr, row + 1);
+    for (int64_t i = Value<int64_t>(rows.indptr, row); i < end; ++i) {
+      alive.insert(Value<uint32_t>(rows.indices, i));
     }
-  }
+  });
   Measurement measured;
   measured.tokens = rest.tokens;
   measured.l0 = rest.l0;
   measured.fvu = rest.fvu;
-  measured.dead_latents = features.features.columns - alive.size();
+  measured.dead_latents =
+      features.front().features.columns - static_cast<int64_t>(alive.size());
   return measured;
+}
+
+void CheckAgainstManifest(
+    const std::string& entry, const model::ModelSource& model,
+    const dictionary::Manifest& manifest, const SelfCheckAsk& ask,
+    std::function<void(absl::StatusOr<SelfCheckResult>)> done) {
+  const absl::StatusOr<Prompts> prompts = SamplePrompts(model, manifest);
+  if (!prompts.ok()) return done(prompts.status());
+  const auto out_measured = [=](const Measurement& in,
+                                absl::StatusOr<Measurement> out) {
+    if (!out.ok()) return done(out.status());
+    // What a catalog expects of a pair is said of its input half.
+    dictionary::Manifest unexpected = manifest;
+    unexpected.expected_l0 = unexpected.expected_fvu = std::nullopt;
+    SelfCheckResult result{in, *out, Warnings(manifest, in, "input half: ")};
+    for (std::string& warning : Warnings(unexpected, *out, "output half: ")) {
+      result.warnings.push_back(std::move(warning));
+    }
+    done(std::move(result));
+  };
+  const auto in_measured = [=](absl::StatusOr<Measurement> in) {
+    if (!in.ok()) return done(in.status());
+    if (manifest.kind != dictionary::Kind::kPair) {
+      return done(SelfCheckResult{*in, {}, Warnings(manifest, *in, "")});
+    }
+    MeasureOne(absl::StrCat(entry, ":out"), *prompts, ask,
+               [out_measured, in = *in](absl::StatusOr<Measurement> out) {
+                 out_measured(in, std::move(out));
+               });
+  };
+  MeasureOne(entry, *prompts, ask, in_measured);
 }
 
 std::vector<std::string> Warnings(const dictionary::Manifest& manifest,

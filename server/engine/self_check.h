@@ -1,6 +1,7 @@
 #ifndef CUPOLA_SERVER_ENGINE_SELF_CHECK_H_
 #define CUPOLA_SERVER_ENGINE_SELF_CHECK_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,27 @@ namespace cupola::engine {
 absl::StatusOr<Prompts> SamplePrompts(const model::ModelSource& model,
                                       const dictionary::Manifest& manifest);
 
-Measurement Measure(const ReconstructAnswer& reconstructed,
-                    const FeaturesAnswer& features);
+// Over all the texts' answers to the two questions. REQUIRES: not empty.
+Measurement Measure(const std::vector<ReconstructAnswer>& reconstructed,
+                    const std::vector<FeaturesAnswer>& features);
+
+// How a check asks: the way of every request.
+struct SelfCheckAsk {
+  template <typename T>
+  using Done = std::function<void(absl::StatusOr<T>)>;
+  std::function<void(ReconstructRequest, Done<ReconstructAnswer>)> reconstruct;
+  std::function<void(FeaturesRequest, Done<FeaturesAnswer>)> features;
+};
+
+// Measures the dictionary `entry`, of a pair both halves, and compares with
+// what is expected of it. Asks text by text, so that a check, which runs after
+// every load, neither needs much memory nor holds up other requests. `done` is
+// called once, on the thread of the last answer; an error is that of a
+// question.
+void CheckAgainstManifest(
+    const std::string& entry, const model::ModelSource& model,
+    const dictionary::Manifest& manifest, const SelfCheckAsk& ask,
+    std::function<void(absl::StatusOr<SelfCheckResult>)> done);
 
 // What is suspicious about a measurement, in sentences; empty if nothing is. L0
 // is compared with what the catalog expects (else with a TopK's k), FVU with

@@ -3,6 +3,8 @@
 #include <limits>
 #include <optional>
 
+#include "absl/strings/str_cat.h"
+#include "server/model/continued_attention.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::model {
@@ -19,16 +21,23 @@ const RotaryTable& Attention::rotary() const {
 
 absl::Status Attention::Run(const at::Tensor& x, at::Tensor* out) {
   Heads heads = Project(x);
-  if (config_.qk_norm ||
-      pass_.WatchesAny(HookKind::kQ, HookKind::kRotK)) {
+  if (config_.qk_norm || pass_.WatchesAny(HookKind::kQ, HookKind::kRotK)) {
     RETURN_IF_ERROR(PrepareWatched(&heads));
   } else if (pass_.Needs(HookKind::kAttnScores)) {
     Prepare(&heads);
   }
   if (!pass_.Needs(HookKind::kAttnScores)) return absl::OkStatus();
+  pass_.KeepHeads(heads.k, heads.v);
   at::Tensor z;
-  if (config_.attention_softcap > 0 ||
-      pass_.WatchesAny(HookKind::kAttnScores, HookKind::kPattern)) {
+  if (pass_.continuation() != nullptr) {
+    if (!pass_.continuation()->kept->keys[pass_.layer()].defined()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("layer ", pass_.layer(), " was not kept"));
+    }
+    z = ContinuedAttention(config_, pass_.layer(), *pass_.continuation(),
+                           heads.q, heads.k, heads.v);
+  } else if (config_.attention_softcap > 0 ||
+             pass_.WatchesAny(HookKind::kAttnScores, HookKind::kPattern)) {
     RETURN_IF_ERROR(Scores(heads, &z));
     if (!pass_.Needs(HookKind::kZ)) return absl::OkStatus();
   } else {
@@ -48,8 +57,7 @@ Attention::Heads Attention::Project(const at::Tensor& x) const {
   const auto part = [&](int64_t start, int64_t width, int64_t heads) {
     return qkv.narrow(-1, start, width).unflatten(-1, {heads, config_.d_head});
   };
-  return {part(0, query, config_.n_heads),
-          part(query, key, config_.n_kv_heads),
+  return {part(0, query, config_.n_heads), part(query, key, config_.n_kv_heads),
           part(query + key, key, config_.n_kv_heads)};
 }
 
@@ -61,7 +69,7 @@ void Attention::Prepare(Heads* heads) const {
   std::vector<int64_t> shape = heads->q.sizes().vec();
   shape[2] = n + k;
   const at::Tensor both = heads->q.as_strided(shape, heads->q.strides());
-  const at::Tensor turned = rotary().Rotate(both);
+  const at::Tensor turned = Rotate(both);
   heads->q = turned.narrow(2, 0, n);
   heads->k = turned.narrow(2, n, k);
 }
@@ -81,10 +89,15 @@ absl::Status Attention::PrepareWatched(Heads* heads) {
       config_.positions != PositionKind::kRotary) {
     return absl::OkStatus();
   }
-  heads->q = rotary().Rotate(heads->q);
+  heads->q = Rotate(heads->q);
   RETURN_IF_ERROR(pass_.Visit(HookKind::kRotQ, &heads->q));
-  heads->k = rotary().Rotate(heads->k);
+  heads->k = Rotate(heads->k);
   return pass_.Visit(HookKind::kRotK, &heads->k);
+}
+
+at::Tensor Attention::Rotate(const at::Tensor& x) const {
+  return pass_.positions().defined() ? rotary().Rotate(x, pass_.positions())
+                                     : rotary().Rotate(x);
 }
 
 const at::Tensor& Attention::Visible(int64_t positions, at::Device device) {
@@ -124,12 +137,12 @@ absl::Status Attention::Scores(const Heads& heads, at::Tensor* z) {
                                  by_head(heads.k, group).transpose(-2, -1));
   scores.div_(layer().scale);
   if (config_.attention_softcap > 0) {
-    scores.div_(config_.attention_softcap).tanh_().mul_(
-        config_.attention_softcap);
+    scores.div_(config_.attention_softcap)
+        .tanh_()
+        .mul_(config_.attention_softcap);
   }
-  scores.masked_fill_(
-      Visible(heads.q.size(1), scores.device()).logical_not(),
-      -std::numeric_limits<double>::infinity());
+  scores.masked_fill_(Visible(heads.q.size(1), scores.device()).logical_not(),
+                      -std::numeric_limits<double>::infinity());
   RETURN_IF_ERROR(pass_.Visit(HookKind::kAttnScores, &scores));
   if (!pass_.Needs(HookKind::kPattern)) return absl::OkStatus();
   at::Tensor pattern = at::softmax(scores, -1);

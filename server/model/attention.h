@@ -12,18 +12,18 @@
 
 namespace cupola::model {
 
-// Causal self-attention over right-padded rows that begin at position 0, layer
-// after layer of one pass. Scores and patterns are made only where the pass
-// watches them or a softcap needs them; else the fused kernel runs. Not
-// thread-safe; everything given outlives it.
+// Causal self-attention over right-padded rows, which begin at position 0 or
+// continue kept rows, layer after layer of one pass. Scores and patterns are
+// made only where the pass watches them or a softcap needs them; else the fused
+// kernel runs. Not thread-safe; everything given outlives it.
 class Attention {
  public:
   Attention(const ModelConfig& config, const Weights& weights, Pass* pass)
       : config_(config), weights_(weights), pass_(*pass) {}
 
-  // x: ln1's output [batch, positions, d_model] -> what the sublayer writes, before
-  // any post norm, [batch, positions, d_model]; undefined where the pass ends
-  // inside.
+  // x: ln1's output [batch, positions, d_model] -> what the sublayer writes,
+  // before any post norm, [batch, positions, d_model]; undefined where the pass
+  // ends inside.
   absl::Status Run(const at::Tensor& x, at::Tensor* out);
 
  private:
@@ -36,6 +36,7 @@ class Attention {
   void Prepare(Heads* heads) const;
   absl::Status Scores(const Heads& heads, at::Tensor* z);
   at::Tensor Fused(const Heads& heads);
+  at::Tensor Rotate(const at::Tensor& x) const;
   absl::Status Result(const at::Tensor& z, at::Tensor* out);
 
   const AttentionLayer& layer() const;

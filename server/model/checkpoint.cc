@@ -82,8 +82,8 @@ void Checkpoint::WantNorm(const std::string& module, int64_t width) {
 void Checkpoint::WantMatrix(const std::string& module, int64_t in, int64_t out,
                             bool has_bias) {
   const bool out_first = names_->matrices == MatrixLayout::kOutIn;
-  Want(absl::StrCat(module, ".weight"), {out_first ? out : in,
-                                         out_first ? in : out});
+  Want(absl::StrCat(module, ".weight"),
+       {out_first ? out : in, out_first ? in : out});
   if (has_bias) Want(absl::StrCat(module, ".bias"), {out});
 }
 
@@ -123,10 +123,9 @@ absl::Status Checkpoint::Validate() const {
   for (const Wanted& wanted : wanted_) {
     const auto extent = tensors_->Find(wanted.name);
     if (!extent.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the config needs a tensor '", wanted.name,
-                       "' of shape ", ShapeText(wanted.shape), ": ",
-                       extent.status().message()));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the config needs a tensor '", wanted.name, "' of shape ",
+          ShapeText(wanted.shape), ": ", extent.status().message()));
     }
     if ((*extent)->shape != wanted.shape) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -188,9 +187,8 @@ absl::StatusOr<Affine> Checkpoint::ReadMatrix(const std::string& module,
 
 absl::Status Checkpoint::ReadFusedQkv(int layer, at::ScalarType dtype,
                                       AttentionTensors* result) const {
-  ASSIGN_OR_RETURN(const Affine fused,
-                   ReadMatrix(InLayer(layer, names_->qkv), config_.qkv_bias,
-                              dtype));
+  ASSIGN_OR_RETURN(const Affine fused, ReadMatrix(InLayer(layer, names_->qkv),
+                                                  config_.qkv_bias, dtype));
   const int64_t heads = config_.n_heads;
   const int64_t width = heads * config_.d_head;
   // Splits the last dimension, 3 * width outputs, into its three parts.

@@ -20,8 +20,8 @@ struct Affine {
   at::Tensor weight, bias;
 };
 
-// A norm's gain and bias; bias is undefined for RMS, both where there is no norm.
-// Gemma's stored gain has its 1 added already.
+// A norm's gain and bias; bias is undefined for RMS, both where there is no
+// norm. Gemma's stored gain has its 1 added already.
 struct NormWeights {
   at::Tensor weight, bias;
 };
@@ -39,10 +39,10 @@ struct MlpTensors {
   Affine gate, in, out;
 };
 
-// The weights of a model in a set of safetensors, under the same names for every
-// family. Matrices come in the dtype asked for, norms in float32. A value that is
-// not finite is INVALID_ARGUMENT with the tensor's name. Immutable; any thread
-// may call. Exceptions of LibTorch pass through.
+// The weights of a model in a set of safetensors, under the same names for
+// every family. Matrices come in the dtype asked for, norms in float32. A value
+// that is not finite is INVALID_ARGUMENT with the tensor's name. Immutable; any
+// thread may call. Exceptions of LibTorch pass through.
 class Checkpoint {
  public:
   // Checks that every tensor of the config is there with the right shape:

@@ -15,8 +15,8 @@ namespace cupola::model {
 // Reads the fields of a config one after the other and remembers the first
 // error, so that the reading code is a plain list: after an error every getter
 // returns a harmless value, and status() says what was wrong. A list of keys
-// means: the first that is there (Hugging Face has several names for some). Null
-// counts as absent. `json` must outlive the object.
+// means: the first that is there (Hugging Face has several names for some).
+// Null counts as absent. `json` must outlive the object.
 class ConfigFields {
  public:
   using Keys = std::initializer_list<const char*>;

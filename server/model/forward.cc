@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/model/attention.h"
+#include "server/model/continued_attention.h"
 #include "server/model/mlp.h"
 #include "server/model/pass.h"
 #include "server/model/status_macros.h"
@@ -27,10 +28,16 @@ class Forward {
         attention_(config, weights, &pass_) {}
 
   absl::Status Run() {
+    if (pass_.continuation() != nullptr) {
+      pass_.set_positions(AbsolutePositions(
+          *pass_.continuation(), request_.batch.tokens.size(1), config_.n_ctx,
+          weights_.embedding.device()));
+    }
     at::Tensor residual = request_.start_residual;
     if (!residual.defined()) RETURN_IF_ERROR(Embed(&residual));
     for (int layer = request_.start_layer; layer <= config_.n_layers; ++layer) {
       if (request_.stop_at_layer == layer) result_->residual = residual;
+      pass_.KeepResidual(layer, residual);
       if (request_.poll) RETURN_IF_ERROR(request_.poll());
       if (layer == config_.n_layers) break;
       pass_.EnterLayer(layer);
@@ -49,7 +56,10 @@ class Forward {
     *residual = embedded;
     if (!weights_.positions.defined()) return absl::OkStatus();
     at::Tensor positions =
-        weights_.positions.narrow(0, 0, tokens.size(1)).expand_as(embedded);
+        pass_.positions().defined()
+            ? at::embedding(weights_.positions, pass_.positions())
+            : weights_.positions.narrow(0, 0, tokens.size(1))
+                  .expand_as(embedded);
     RETURN_IF_ERROR(pass_.Visit(kPosEmbed, &positions));
     *residual = embedded + positions;
     return absl::OkStatus();
@@ -100,8 +110,8 @@ class Forward {
     RETURN_IF_ERROR(attention_.Run(x, out));
     if (!pass_.Needs(kLn1PostScale)) return absl::OkStatus();
     if (config_.post_norms) {
-      RETURN_IF_ERROR(RunNorm(block.ln1_post, kLn1PostScale,
-                              kLn1PostNormalized, &pass_, out));
+      RETURN_IF_ERROR(RunNorm(block.ln1_post, kLn1PostScale, kLn1PostNormalized,
+                              &pass_, out));
     }
     return pass_.Visit(kAttnOut, out);
   }
@@ -125,8 +135,8 @@ class Forward {
     RETURN_IF_ERROR(RunMlp(config_, block, x, &pass_, out));
     if (!pass_.Needs(kLn2PostScale)) return absl::OkStatus();
     if (config_.post_norms) {
-      RETURN_IF_ERROR(RunNorm(block.ln2_post, kLn2PostScale,
-                              kLn2PostNormalized, &pass_, out));
+      RETURN_IF_ERROR(RunNorm(block.ln2_post, kLn2PostScale, kLn2PostNormalized,
+                              &pass_, out));
     }
     return pass_.Visit(kMlpOut, out);
   }
@@ -143,8 +153,8 @@ class Forward {
     RETURN_IF_ERROR(pass_.Visit(kLogits, &logits));
     if (!request_.logits) return absl::OkStatus();
     if (config_.logit_softcap > 0) {
-      logits = (logits / config_.logit_softcap).tanh_().mul_(
-          config_.logit_softcap);
+      logits =
+          (logits / config_.logit_softcap).tanh_().mul_(config_.logit_softcap);
     }
     result_->logits = logits;
     return absl::OkStatus();
@@ -168,10 +178,9 @@ absl::Status ValidateTokens(const ModelConfig& config,
   }
   const int64_t rows = tokens.size(0), longest = tokens.size(1);
   if (longest > config.n_ctx) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a prompt of ", longest,
-                     " tokens is longer than the model's context of ",
-                     config.n_ctx));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a prompt of ", longest,
+        " tokens is longer than the model's context of ", config.n_ctx));
   }
   if (static_cast<int64_t>(batch.lengths.size()) != rows) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -179,9 +188,8 @@ absl::Status ValidateTokens(const ModelConfig& config,
   }
   for (int64_t length : batch.lengths) {
     if (length < 1 || length > longest) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("a prompt's length ", length, " is not in 1 to ",
-                       longest));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "a prompt's length ", length, " is not in 1 to ", longest));
     }
   }
   const auto [low, high] = at::aminmax(tokens.reshape({-1}));
@@ -236,6 +244,68 @@ absl::Status ValidatePoint(const ModelConfig& config,
   return absl::OkStatus();
 }
 
+absl::Status ValidateKeep(const ModelConfig& config, const Keep& keep) {
+  if (keep.from_layer < 0 || keep.from_layer > config.n_layers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("keep.from_layer is ", keep.from_layer,
+                     "; accepted: 0 to ", config.n_layers));
+  }
+  for (int layer : keep.residuals) {
+    if (layer < 0 || layer > config.n_layers) {
+      return absl::InvalidArgumentError(absl::StrCat("keep.residuals holds ",
+                                                     layer, "; accepted: 0 to ",
+                                                     config.n_layers));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Rows, positions and layers that were kept, and nothing asked that a
+// continuing pass does not make.
+absl::Status ValidateContinuation(const ModelConfig& config,
+                                  const ForwardRequest& request) {
+  const Continuation& continuation = request.continuation;
+  const int64_t rows = request.batch.tokens.size(0);
+  if (static_cast<int64_t>(continuation.kept_rows.size()) != rows ||
+      static_cast<int64_t>(continuation.first.size()) != rows) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a continuation names ", continuation.kept_rows.size(), " rows and ",
+        continuation.first.size(), " positions for a batch of ", rows));
+  }
+  if (request.keep.has_value()) {
+    return absl::InvalidArgumentError("a continuing pass keeps nothing");
+  }
+  for (int layer = request.start_layer; layer < config.n_layers; ++layer) {
+    const at::Tensor& keys = continuation.kept->keys[layer];
+    if (!keys.defined()) continue;  // refused where the pass needs it
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t row = continuation.kept_rows[i];
+      const int64_t first = continuation.first[i];
+      if (row < 0 || row >= keys.size(0) || first < 0 || first > keys.size(2) ||
+          first + request.batch.lengths[i] > config.n_ctx) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "row ", i, " continues kept row ", row, " at position ", first,
+            " with ", request.batch.lengths[i], " tokens; kept are ",
+            keys.size(0), " rows of ", keys.size(2),
+            " positions, the context has ", config.n_ctx));
+      }
+    }
+  }
+  const auto square = [](const HookPoint& point) {
+    return point.kind == HookKind::kAttnScores ||
+           point.kind == HookKind::kPattern;
+  };
+  for (const auto* points : {&request.captures, &request.edits}) {
+    for (const HookPoint& point : *points) {
+      if (square(point)) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            HookName(point), " does not exist in a continuing pass"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status ValidateForward(const ModelConfig& config,
@@ -254,6 +324,12 @@ absl::Status ValidateForward(const ModelConfig& config,
   }
   for (const HookPoint& point : request.edits) {
     RETURN_IF_ERROR(ValidatePoint(config, request, point));
+  }
+  if (request.keep.has_value()) {
+    RETURN_IF_ERROR(ValidateKeep(config, *request.keep));
+  }
+  if (request.continuation.kept != nullptr) {
+    RETURN_IF_ERROR(ValidateContinuation(config, request));
   }
   if (!request.edits.empty() && !request.edit) {
     return absl::InvalidArgumentError("edits without an edit function");

@@ -13,8 +13,8 @@ namespace cupola::model {
 absl::Status ValidateForward(const ModelConfig& config,
                              const ForwardRequest& request);
 
-// The one forward pass of every family. REQUIRES: a valid request. Exceptions of
-// LibTorch pass through.
+// The one forward pass of every family. REQUIRES: a valid request. Exceptions
+// of LibTorch pass through.
 absl::StatusOr<ForwardResult> RunForward(const ModelConfig& config,
                                          const Weights& weights,
                                          const ForwardRequest& request);

@@ -143,8 +143,8 @@ const Entry* FindFullName(absl::string_view name, bool in_block) {
   return nullptr;
 }
 
-// The layer at the front of `text`, cut off it; nullopt without digits or beyond
-// what an int holds.
+// The layer at the front of `text`, cut off it; nullopt without digits or
+// beyond what an int holds.
 std::optional<int> TakeLayer(absl::string_view* text) {
   size_t digits = 0;
   while (digits < text->size() && absl::ascii_isdigit((*text)[digits])) {
@@ -165,10 +165,10 @@ struct Parsed {
 // get_act_name.
 std::optional<Parsed> ParseShortForm(absl::string_view name) {
   static const auto& aliases = *new std::map<std::string, std::string>{
-      {"attn", "pattern"},     {"attn_logits", "attn_scores"},
-      {"key", "k"},            {"query", "q"},
-      {"value", "v"},          {"mlp_pre", "pre"},
-      {"mlp_post", "post"},    {"mlp_pre_linear", "pre_linear"}};
+      {"attn", "pattern"},  {"attn_logits", "attn_scores"},
+      {"key", "k"},         {"query", "q"},
+      {"value", "v"},       {"mlp_pre", "pre"},
+      {"mlp_post", "post"}, {"mlp_pre_linear", "pre_linear"}};
   // Words for the parts of a block.
   static const auto& parts = *new std::map<std::string, std::string>{
       {"a", "attn"}, {"attention", "attn"}, {"m", "mlp"},
@@ -230,7 +230,8 @@ std::string Available(const ModelConfig& config) {
   std::vector<std::string> names;
   for (const Entry& entry : kEntries) {
     if (!Has(config, entry)) continue;
-    names.push_back(absl::StrCat(entry.in_block ? "blocks.L." : "", entry.name));
+    names.push_back(
+        absl::StrCat(entry.in_block ? "blocks.L." : "", entry.name));
   }
   return absl::StrCat(absl::StrJoin(names, ", "), " (L from 0 to ",
                       config.n_layers - 1, ")");
@@ -243,8 +244,8 @@ absl::StatusOr<HookPoint> ParseHookPoint(absl::string_view name,
   const std::optional<Parsed> parsed = ParseName(name);
   if (!parsed.has_value() || !Has(config, *parsed->entry)) {
     return absl::NotFoundError(
-        absl::StrCat("hook point '", name, "' is not one of this model's: ",
-                     Available(config)));
+        absl::StrCat("hook point '", name,
+                     "' is not one of this model's: ", Available(config)));
   }
   if (parsed->entry->in_block && parsed->layer >= config.n_layers) {
     return absl::InvalidArgumentError(

@@ -20,11 +20,12 @@ namespace {
 // on x86 builds.
 using ReorderSignature = at::Tensor(const at::Tensor&,
                                     std::optional<int64_t> rows);
-using LinearSignature = at::Tensor(
-    const at::Tensor& x, const at::Tensor& packed,
-    const std::optional<at::Tensor>& bias, c10::string_view attribute,
-    c10::List<std::optional<at::Scalar>> scalars,
-    std::optional<c10::string_view> algorithm);
+using LinearSignature = at::Tensor(const at::Tensor& x,
+                                   const at::Tensor& packed,
+                                   const std::optional<at::Tensor>& bias,
+                                   c10::string_view attribute,
+                                   c10::List<std::optional<at::Scalar>> scalars,
+                                   std::optional<c10::string_view> algorithm);
 using BytesSignature = int64_t(const at::Tensor& packed);
 
 struct OneDnn {
@@ -39,7 +40,8 @@ const OneDnn* FindOneDnn() {
     auto& dispatcher = c10::Dispatcher::singleton();
     const auto reorder =
         dispatcher.findSchema({"mkldnn::_reorder_linear_weight", ""});
-    const auto linear = dispatcher.findSchema({"mkldnn::_linear_pointwise", ""});
+    const auto linear =
+        dispatcher.findSchema({"mkldnn::_linear_pointwise", ""});
     const auto bytes = dispatcher.findSchema({"mkldnn::_nbytes", ""});
     if (!reorder || !linear || !bytes) return nullptr;
     return new OneDnn{reorder->typed<ReorderSignature>(),
@@ -88,44 +90,67 @@ double SecondsOf(const Function& function, int repeats) {
   return best;
 }
 
-// Whether MKL's plain product beats oneDNN's packed one on this CPU. Timed with
-// a short prompt's rows and a small batch's; plain has to win by a quarter, so
-// that noise does not flip the choice (packed is what pays on most CPUs, see
-// the README's table).
-bool TimePlainIsFaster(const at::Tensor& weight, const at::Tensor& packed) {
-  constexpr double kMargin = 1.25;
-  constexpr std::pair<int64_t, int> kRowsAndRepeats[] = {{32, 4}, {256, 2}};
-  const OneDnn& onednn = *FindOneDnn();
-  double product_of_ratios = 1;
+enum class Layout { kPlain, kPacked, kSplit };
+
+SplitMatrix::Parts PartsFor(Precision precision) {
+  return precision == Precision::kFull ? SplitMatrix::Parts::kThree
+                                       : SplitMatrix::Parts::kTwo;
+}
+
+// The fastest layout for a weight on this CPU, timed with a short prompt's rows
+// and a small batch's. Plain has to beat packed by a quarter, so that noise
+// does not flip the choice (packed is what pays on most CPUs, see the README's
+// table); split has to win by a tenth.
+Layout FastestLayout(const at::Tensor& weight, Precision precision) {
+  constexpr double kPlainMargin = 1.25, kSplitMargin = 1.1;
+  constexpr std::pair<int64_t, int> kRowsAndRepeats[] = {{32, 6}, {256, 4}};
+  const at::Tensor packed = TryPack(weight);
+  SplitMatrix split;
+  // Splitting and padding do not pay for small ones.
+  constexpr int64_t kMinSplitValues = 1 << 18;
+  if (weight.scalar_type() == at::kFloat && weight.numel() >= kMinSplitValues &&
+      SplitMatrix::Supported()) {
+    split = SplitMatrix(weight, PartsFor(precision));
+  }
+  if (!packed.defined() && !split.defined()) return Layout::kPlain;
+  // Products over both row counts.
+  double plain_time = 1, packed_time = 1, split_time = 1;
   for (const auto& [rows, repeats] : kRowsAndRepeats) {
     const at::Tensor x = at::ones({rows, weight.size(1)}, weight.options());
-    const double plain =
-        SecondsOf([&] { (void)at::linear(x, weight); }, repeats);
-    const double fast = SecondsOf(
-        [&] { (void)ApplyPacked(onednn, x, packed, {}); }, repeats);
-    product_of_ratios *= fast / plain;
+    plain_time *= SecondsOf([&] { (void)at::linear(x, weight); }, repeats);
+    if (packed.defined()) {
+      packed_time *= SecondsOf(
+          [&] { (void)ApplyPacked(*FindOneDnn(), x, packed, {}); }, repeats);
+    }
+    if (split.defined()) {
+      split_time *= SecondsOf([&] { (void)split.Multiply(x, {}); }, repeats);
+    }
   }
-  return product_of_ratios > kMargin * kMargin;
+  const bool plain = !packed.defined() ||
+                     plain_time * kPlainMargin * kPlainMargin < packed_time;
+  if (split.defined() && split_time * kSplitMargin * kSplitMargin <
+                             (plain ? plain_time : packed_time)) {
+    return Layout::kSplit;
+  }
+  return plain ? Layout::kPlain : Layout::kPacked;
 }
 
 // The choice for a shape, made once per process. Very wide or tall weights are
 // judged by a part of theirs: the answer does not change beyond it, and the
 // timing would be felt.
-bool PlainIsFaster(const at::Tensor& weight) {
+Layout ChooseLayout(const at::Tensor& weight, Precision precision) {
   constexpr int64_t kMaxProbed = 4096;
-  using Shape = std::tuple<int64_t, int64_t, at::ScalarType>;
+  using Shape = std::tuple<int64_t, int64_t, at::ScalarType, Precision>;
   static std::mutex mutex;
-  static std::map<Shape, bool>& choices = *new std::map<Shape, bool>;
+  static std::map<Shape, Layout>& choices = *new std::map<Shape, Layout>;
   const int64_t out = std::min(weight.size(0), kMaxProbed);
   const int64_t in = std::min(weight.size(1), kMaxProbed);
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto [it, fresh] =
-      choices.emplace(Shape{out, in, weight.scalar_type()}, true);
+  const auto [it, fresh] = choices.emplace(
+      Shape{out, in, weight.scalar_type(), precision}, Layout::kPlain);
   if (fresh) {
-    const at::Tensor part =
-        weight.narrow(0, 0, out).narrow(1, 0, in).contiguous();
-    const at::Tensor packed = TryPack(part);
-    it->second = !packed.defined() || TimePlainIsFaster(part, packed);
+    it->second = FastestLayout(
+        weight.narrow(0, 0, out).narrow(1, 0, in).contiguous(), precision);
   }
   return it->second;
 }
@@ -133,7 +158,8 @@ bool PlainIsFaster(const at::Tensor& weight) {
 }  // namespace
 
 Linear Linear::Create(const at::Tensor& weight, const at::Tensor& bias,
-                      at::ScalarType dtype, at::Device device) {
+                      at::ScalarType dtype, at::Device device,
+                      Precision precision) {
   const c10::NoGradGuard no_grad;
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   Linear linear;
@@ -141,9 +167,13 @@ Linear Linear::Create(const at::Tensor& weight, const at::Tensor& bias,
   linear.out_features_ = weight.size(1);
   if (bias.defined()) linear.bias_ = bias.to(options).contiguous();
   at::Tensor plain = weight.t().to(options).contiguous();  // [out, in]
-  if (device.is_cpu() && !PlainIsFaster(plain)) {
-    linear.packed_ = TryPack(plain);
+  const Layout layout =
+      device.is_cpu() ? ChooseLayout(plain, precision) : Layout::kPlain;
+  if (layout == Layout::kSplit) {
+    linear.split_ = SplitMatrix(plain, PartsFor(precision));
+    return linear;
   }
+  if (layout == Layout::kPacked) linear.packed_ = TryPack(plain);
   if (!linear.packed_.defined()) {
     // A plain matrix may still be the caller's: own it, so that the caller can
     // drop or change theirs.
@@ -165,8 +195,9 @@ Linear Linear::Shared(const at::Tensor& weight, const at::Tensor& bias) {
 at::Tensor Linear::operator()(const at::Tensor& x) const {
   if (plain_.defined()) return at::linear(x, plain_, Optional(bias_));
   const at::Tensor rows = x.reshape({-1, in_features_}).contiguous();
-  at::Tensor y = rows.size(0) == 0
-                     ? at::empty({0, out_features_}, x.options())
+  at::Tensor y = rows.size(0) == 0 ? at::empty({0, out_features_}, x.options())
+                 : split_.defined()
+                     ? split_.Multiply(rows, bias_)
                      : ApplyPacked(*FindOneDnn(), rows, packed_, bias_);
   if (x.dim() == 2) return y;
   std::vector<int64_t> shape = x.sizes().vec();
@@ -177,6 +208,7 @@ at::Tensor Linear::operator()(const at::Tensor& x) const {
 int64_t Linear::resident_bytes() const {
   int64_t bytes = bias_.defined() ? static_cast<int64_t>(bias_.nbytes()) : 0;
   if (packed_.defined()) bytes += FindOneDnn()->bytes.call(packed_);
+  bytes += split_.bytes();
   if (plain_.defined() && !shared_) {
     bytes += static_cast<int64_t>(plain_.nbytes());
   }
@@ -185,6 +217,7 @@ int64_t Linear::resident_bytes() const {
 
 at::Tensor Linear::Weight() const {
   if (plain_.defined()) return plain_.t().contiguous();
+  if (split_.defined()) return split_.Weight().t().contiguous();
   return packed_.to_dense().t().contiguous();
 }
 

@@ -4,12 +4,21 @@
 #include <cstdint>
 
 #include "ATen/ATen.h"
+#include "server/model/split_matrix.h"
 
 namespace cupola::model {
 
-// y = x W + b with W held once, in the layout that is fastest on this device: a
-// oneDNN-packed weight or a plain matrix on a CPU (timed once per process and
-// shape), a plain matrix on CUDA. Immutable; any thread may call.
+// What a float32 product may lose. kFull: what float32 sums lose. kReduced:
+// also what two parts of a SplitMatrix leave out, 5e-6 of an output's scale,
+// where that is faster. That is for the last product before an answer: a pass
+// through a deep model multiplies such errors (30 layers make them 8e-5 of the
+// last residual), so a model's own products are full.
+enum class Precision { kFull, kReduced };
+
+// y = x W + b with W held once, in the layout that is fastest on this device:
+// on a CPU a split matrix, a oneDNN-packed weight or a plain matrix (timed once
+// per process and shape), on CUDA a plain matrix. Immutable; any thread may
+// call.
 class Linear {
  public:
   Linear() = default;  // empty: defined() is false
@@ -18,7 +27,8 @@ class Linear {
   // `device`; `bias` [out] or undefined. The caller should drop its own
   // reference to `weight`: a packed copy replaces the original.
   static Linear Create(const at::Tensor& weight, const at::Tensor& bias,
-                       at::ScalarType dtype, at::Device device);
+                       at::ScalarType dtype, at::Device device,
+                       Precision precision = Precision::kFull);
   // Uses `weight` [out, in] (contiguous) as it is, without a copy: for a tied
   // unembedding, whose matrix is also the embedding's table.
   static Linear Shared(const at::Tensor& weight, const at::Tensor& bias);
@@ -39,6 +49,7 @@ class Linear {
  private:
   at::Tensor plain_;   // [out, in], or undefined
   at::Tensor packed_;  // opaque oneDNN layout, or undefined
+  SplitMatrix split_;  // or empty
   at::Tensor bias_;    // [out], or undefined
   int64_t in_features_ = 0, out_features_ = 0;
   bool shared_ = false;

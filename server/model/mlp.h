@@ -9,7 +9,8 @@
 
 namespace cupola::model {
 
-// The MLP of the pass's current layer, without norms: x, ln2's output [..., d_model]
+// The MLP of the pass's current layer, without norms: x, ln2's output [...,
+// d_model]
 // -> what it writes [..., d_model], undefined where the pass ends inside.
 //   act(x W_in + b_in) W_out + b_out, or gated
 //   (act(x W_gate + b_gate) * (x W_in + b_in)) W_out + b_out

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "ATen/core/LegacyTypeDispatch.h"
+#include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "server/model/checkpoint.h"
 #include "server/model/forward.h"
@@ -88,10 +88,10 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
             const Checkpoint checkpoint,
             Checkpoint::Open(source->config(), source->shared_tensors()));
         std::shared_ptr<Model> model(new Model);
-        ASSIGN_OR_RETURN(model->weights_,
-                         LoadWeights(source->config(), checkpoint,
-                                     options.processing, options.dtype,
-                                     options.device));
+        ASSIGN_OR_RETURN(
+            model->weights_,
+            LoadWeights(source->config(), checkpoint, options.processing,
+                        options.dtype, options.device));
         model->source_ = std::move(source);
         model->options_ = options;
         return std::shared_ptr<const Model>(std::move(model));
@@ -116,9 +116,7 @@ absl::StatusOr<at::Tensor> Model::Unembed(const at::Tensor& rows) const {
     const c10::NoGradGuard no_grad;
     at::Tensor logits = weights_->unembedding(rows, /*edited=*/true);
     if (config().logit_softcap > 0) {
-      logits.div_(config().logit_softcap)
-          .tanh_()
-          .mul_(config().logit_softcap);
+      logits.div_(config().logit_softcap).tanh_().mul_(config().logit_softcap);
     }
     return logits;
   });

@@ -12,6 +12,7 @@
 #include "ATen/ATen.h"
 #include "absl/status/statusor.h"
 #include "server/model/hook_point.h"
+#include "server/model/kept_state.h"
 #include "server/model/model_config.h"
 #include "server/model/safetensors.h"
 #include "server/model/tokenizer/tokenizer.h"
@@ -25,8 +26,9 @@ struct Weights;  // server/model/weights.h
 // needs no loaded model. Immutable; any thread may call.
 class ModelSource {
  public:
-  // Opens a Hugging Face folder: parses config.json and the tokenizer, validates
-  // the tensors' names and shapes against the config, and hashes everything.
+  // Opens a Hugging Face folder: parses config.json and the tokenizer,
+  // validates the tensors' names and shapes against the config, and hashes
+  // everything.
   static absl::StatusOr<std::shared_ptr<const ModelSource>> Open(
       const std::string& folder);
 
@@ -50,8 +52,8 @@ class ModelSource {
   int64_t parameters_ = 0;
 };
 
-// Right-padded token rows. In a causal model right padding needs no mask: no real
-// position sees a padded one.
+// Right-padded token rows. In a causal model right padding needs no mask: no
+// real position sees a padded one.
 struct TokenBatch {
   at::Tensor tokens;             // [batch, longest] int64, on the CPU
   std::vector<int64_t> lengths;  // [batch]
@@ -65,11 +67,12 @@ struct ForwardRequest {
   // `stop_at_layer`), in the middle of a block if need be.
   std::set<HookPoint> captures;
   bool logits = false;
-  // Ends with the residual ENTERING this layer (TransformerLens' stop_at_layer);
-  // n_layers: the residual after the last block. Unset: only captures decide.
+  // Ends with the residual ENTERING this layer (TransformerLens'
+  // stop_at_layer); n_layers: the residual after the last block. Unset: only
+  // captures decide.
   std::optional<int> stop_at_layer;
-  // Starts from `start_residual` [batch, longest, d_model], the residual entering
-  // `start_layer`, instead of the embedding.
+  // Starts from `start_residual` [batch, longest, d_model], the residual
+  // entering `start_layer`, instead of the embedding.
   int start_layer = 0;
   at::Tensor start_residual;
   // May change the tensor of a hook point in place or replace it, in forward
@@ -78,17 +81,26 @@ struct ForwardRequest {
   // that an edit of hook_mlp_in, say, leaves the residual stream alone.
   std::set<HookPoint> edits;
   std::function<absl::Status(const HookPoint&, at::Tensor* value)> edit;
+  // Keeps what later passes need to continue the rows.
+  std::optional<Keep> keep;
+  // The rows continue kept ones: the batch then holds what comes from position
+  // continuation.first[row] on, padded on the right, and so do the start
+  // residual, the edits' values and the result. Such a pass makes no attention
+  // scores or patterns that could be watched, and keeps nothing.
+  Continuation continuation;
   // Polled between layers: a non-OK status ends the pass with it.
   std::function<absl::Status()> poll;
 };
 
 struct ForwardResult {
   // [batch, longest, ...HookShape], contiguous; scores and patterns [batch,
-  // n_heads, longest, longest]. They may share memory with each other. Model dtype, except norm scales and normalized values, which are
-  // float32 in a bfloat16 model (as in TransformerLens).
+  // n_heads, longest, longest]. They may share memory with each other. Model
+  // dtype, except norm scales and normalized values, which are float32 in a
+  // bfloat16 model (as in TransformerLens).
   std::map<HookPoint, at::Tensor> captures;
   at::Tensor residual;  // [batch, longest, d_model] with stop_at_layer
   at::Tensor logits;    // [batch, longest, d_vocab], softcapped
+  std::shared_ptr<KeptState> kept;  // with `keep`
 };
 
 // A model with weights on a device, in one processing. Immutable, shared: an

@@ -32,9 +32,9 @@ absl::Status Refuse(const Json& config, const std::string& family) {
   if (ModelFamilies().count(family) > 0) return absl::OkStatus();
   std::vector<std::string> names;
   for (const auto& [name, reader] : ModelFamilies()) names.push_back(name);
-  return absl::UnimplementedError(
-      absl::StrCat("model_type '", family, "' is not served; these are: ",
-                   absl::StrJoin(names, ", "), ", gemma3"));
+  return absl::UnimplementedError(absl::StrCat(
+      "model_type '", family,
+      "' is not served; these are: ", absl::StrJoin(names, ", "), ", gemma3"));
 }
 
 std::string DescribeRotary(const Rotary& rotary) {
@@ -48,20 +48,31 @@ std::string DescribeRotary(const Rotary& rotary) {
 
 std::string Fingerprint(const ModelConfig& m) {
   std::string text = absl::StrCat("config/1;", m.family);
-  for (int64_t value :
-       {int64_t{m.n_layers}, m.d_model, m.n_heads, m.n_kv_heads, m.d_head,
-        m.d_mlp, m.d_vocab, m.n_ctx, static_cast<int64_t>(m.norm),
-        static_cast<int64_t>(m.norm_weight_offset),
-        static_cast<int64_t>(m.post_norms), static_cast<int64_t>(m.qk_norm),
-        static_cast<int64_t>(m.parallel_blocks),
-        static_cast<int64_t>(m.shared_ln1), static_cast<int64_t>(m.activation),
-        static_cast<int64_t>(m.gated_mlp), static_cast<int64_t>(m.qkv_bias),
-        static_cast<int64_t>(m.attention_out_bias),
-        static_cast<int64_t>(m.mlp_bias), static_cast<int64_t>(m.unembed_bias),
-        static_cast<int64_t>(m.positions),
-        static_cast<int64_t>(m.scale_embedding),
-        static_cast<int64_t>(m.tied_unembedding),
-        static_cast<int64_t>(m.default_prepend_bos), m.bos_token_id}) {
+  for (int64_t value : {int64_t{m.n_layers},
+                        m.d_model,
+                        m.n_heads,
+                        m.n_kv_heads,
+                        m.d_head,
+                        m.d_mlp,
+                        m.d_vocab,
+                        m.n_ctx,
+                        static_cast<int64_t>(m.norm),
+                        static_cast<int64_t>(m.norm_weight_offset),
+                        static_cast<int64_t>(m.post_norms),
+                        static_cast<int64_t>(m.qk_norm),
+                        static_cast<int64_t>(m.parallel_blocks),
+                        static_cast<int64_t>(m.shared_ln1),
+                        static_cast<int64_t>(m.activation),
+                        static_cast<int64_t>(m.gated_mlp),
+                        static_cast<int64_t>(m.qkv_bias),
+                        static_cast<int64_t>(m.attention_out_bias),
+                        static_cast<int64_t>(m.mlp_bias),
+                        static_cast<int64_t>(m.unembed_bias),
+                        static_cast<int64_t>(m.positions),
+                        static_cast<int64_t>(m.scale_embedding),
+                        static_cast<int64_t>(m.tied_unembedding),
+                        static_cast<int64_t>(m.default_prepend_bos),
+                        m.bos_token_id}) {
     absl::StrAppend(&text, ";", value);
   }
   absl::StrAppendFormat(&text, ";%.17g;%.17g;%.17g;", m.norm_eps,
@@ -101,10 +112,10 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json) {
   ModelFamilies().at(family)(fields, *config, &model);
   RETURN_IF_ERROR(fields.status());
 
-  const Json& bos = fields.Value("bos_token_id").is_null() &&
-                            json.contains("bos_token_id")
-                        ? json["bos_token_id"]
-                        : fields.Value("bos_token_id");
+  const Json& bos =
+      fields.Value("bos_token_id").is_null() && json.contains("bos_token_id")
+          ? json["bos_token_id"]
+          : fields.Value("bos_token_id");
   if (bos.is_number_integer()) {
     model.bos_token_id = bos.get<int64_t>();
     // Some configs name an id that the vocabulary does not have; nothing is

@@ -26,7 +26,7 @@ struct Rotary {
 
 // What one attention layer differs in.
 struct AttentionLayer {
-  int64_t window = 0;  // keys including self; 0: global
+  int64_t window = 0;         // keys including self; 0: global
   bool local_rotary = false;  // Gemma-3: local layers use their own base
   double scale = 1.0;         // scores are divided by this
 };

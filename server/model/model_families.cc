@@ -52,9 +52,8 @@ void ReadWindows(ConfigFields& fields, int64_t window,
                  ModelConfig* model) {
   const Json& types = fields.Value("layer_types");
   const bool listed = !types.is_null();
-  if (listed &&
-      (!types.is_array() ||
-       types.size() != static_cast<size_t>(model->n_layers))) {
+  if (listed && (!types.is_array() ||
+                 types.size() != static_cast<size_t>(model->n_layers))) {
     fields.Fail(absl::InvalidArgumentError(absl::StrCat(
         "config field 'layer_types' must list ", model->n_layers, " layers")));
     return;
@@ -133,9 +132,9 @@ void ReadSizes(ConfigFields& fields, const SizeDefaults& defaults,
   model->d_model = fields.Size({"hidden_size"}, kMaxWidth);
   model->d_mlp = fields.Size({"intermediate_size"}, kMaxWidth);
   model->n_heads = size("num_attention_heads", kMaxWidth, defaults.heads);
-  model->n_kv_heads = fields.SizeOr(
-      {"num_key_value_heads"}, kMaxWidth,
-      defaults.kv_heads > 0 ? defaults.kv_heads : model->n_heads);
+  model->n_kv_heads =
+      fields.SizeOr({"num_key_value_heads"}, kMaxWidth,
+                    defaults.kv_heads > 0 ? defaults.kv_heads : model->n_heads);
   model->d_vocab = size("vocab_size", kMaxVocabulary, defaults.vocabulary);
   model->n_ctx = size("max_position_embeddings", kMaxContext, defaults.context);
   const std::optional<int64_t> d_head =
@@ -217,7 +216,8 @@ void ReadGptNeo(ConfigFields& fields, const Json&, ModelConfig* model) {
     if (kinds[layer] == "local") {
       model->attention[layer].window = window;
     } else if (kinds[layer] != "global") {
-      fields.Fail(NotServed(absl::StrCat("attention type '", kinds[layer], "'")));
+      fields.Fail(
+          NotServed(absl::StrCat("attention type '", kinds[layer], "'")));
     }
   }
 }
@@ -261,9 +261,9 @@ void ReadLlamaLike(ConfigFields& fields, const SizeDefaults& sizes,
   model->norm = NormKind::kRmsNorm;
   model->norm_eps = fields.PositiveOr({"rms_norm_eps"}, 1e-6);
   model->gated_mlp = true;
-  ReadActivation(
-      fields, fields.TextOr({"hidden_activation", "hidden_act"}, activation),
-      model);
+  ReadActivation(fields,
+                 fields.TextOr({"hidden_activation", "hidden_act"}, activation),
+                 model);
 }
 
 void ReadLlama(ConfigFields& fields, const Json& config, ModelConfig* model) {
@@ -275,8 +275,7 @@ void ReadLlama(ConfigFields& fields, const Json& config, ModelConfig* model) {
   ReadRotary(fields, config, {}, model);
 }
 
-void ReadMistral(ConfigFields& fields, const Json& config,
-                 ModelConfig* model) {
+void ReadMistral(ConfigFields& fields, const Json& config, ModelConfig* model) {
   ReadLlamaLike(fields, {}, "silu", model);
   model->tied_unembedding = fields.Flag("tie_word_embeddings", false);
   ReadRotary(fields, config, {}, model);
@@ -302,8 +301,8 @@ void ReadQwen(ConfigFields& fields, const Json& config, ModelConfig* model) {
   const auto window = fields.MaybeSize({"sliding_window"}, kMaxContext);
   const int64_t first = fields.SizeOr({"max_window_layers"}, kMaxLayers, 28);
   if (!window.has_value()) return;
-  ReadWindows(fields, *window, [&](int layer) { return layer >= first; },
-              model);
+  ReadWindows(
+      fields, *window, [&](int layer) { return layer >= first; }, model);
 }
 
 void ReadGemmaCommon(ConfigFields& fields, const SizeDefaults& sizes,
@@ -340,8 +339,9 @@ void ReadGemmaSandwich(ConfigFields& fields, const SizeDefaults& sizes,
       fields.MaybePositive({"final_logit_softcapping"}).value_or(0);
   const int64_t window = fields.SizeOr({"sliding_window"}, kMaxContext, 4096);
   // Layer 0 slides; every `pattern`-th is global.
-  ReadWindows(fields, window,
-              [&](int layer) { return (layer + 1) % pattern != 0; }, model);
+  ReadWindows(
+      fields, window, [&](int layer) { return (layer + 1) % pattern != 0; },
+      model);
 }
 
 void ReadGemma2(ConfigFields& fields, const Json& config, ModelConfig* model) {

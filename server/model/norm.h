@@ -10,8 +10,8 @@
 
 namespace cupola::model {
 
-// A norm over the last dimension: LayerNorm (x - mean(x)) / sqrt(var(x) + eps) or
-// RMS x / sqrt(mean(x^2) + eps), then gain and bias, both absent once folded
+// A norm over the last dimension: LayerNorm (x - mean(x)) / sqrt(var(x) + eps)
+// or RMS x / sqrt(mean(x^2) + eps), then gain and bias, both absent once folded
 // away. Statistics are float32 whatever the model's dtype.
 struct Norm {
   NormKind kind = NormKind::kLayerNorm;

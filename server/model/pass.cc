@@ -15,6 +15,11 @@ Pass::Pass(const ModelConfig& config, const ForwardRequest& request,
       captures_(config.n_layers + 1),
       edits_(config.n_layers + 1) {
   static_assert(static_cast<int>(HookKind::kLogits) < 63);
+  if (request.keep.has_value()) {
+    result->kept = std::make_shared<KeptState>();
+    result->kept->keys.resize(config.n_layers);
+    result->kept->values.resize(config.n_layers);
+  }
   for (const HookPoint& point : request.captures) {
     captures_[point.layer + 1] |= Bit(point.kind);
     last_order_ = std::max(last_order_, ForwardOrder(point));
@@ -35,6 +40,22 @@ Pass::Pass(const ModelConfig& config, const ForwardRequest& request,
 }
 
 HookPoint Pass::Point(HookKind kind) const { return {kind, layer_}; }
+
+void Pass::KeepResidual(int layer, const at::Tensor& residual) {
+  if (!request_.keep.has_value()) return;
+  for (int wanted : request_.keep->residuals) {
+    if (wanted == layer) result_->kept->residuals[layer] = residual;
+  }
+}
+
+void Pass::KeepHeads(const at::Tensor& keys, const at::Tensor& values) {
+  if (!request_.keep.has_value() || layer_ < request_.keep->from_layer) return;
+  const auto by_head = [](const at::Tensor& heads) {
+    return heads.transpose(1, 2).contiguous();
+  };
+  result_->kept->keys[layer_] = by_head(keys);
+  result_->kept->values[layer_] = by_head(values);
+}
 
 bool Pass::WatchesAny(HookKind first, HookKind last) const {
   return ((captures_[layer_ + 1] | edits_[layer_ + 1]) & Bits(first, last)) !=

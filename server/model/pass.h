@@ -2,6 +2,7 @@
 #define CUPOLA_SERVER_MODEL_PASS_H_
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "ATen/ATen.h"
@@ -19,6 +20,22 @@ class Pass {
  public:
   Pass(const ModelConfig& config, const ForwardRequest& request,
        ForwardResult* result);
+
+  // The rows' absolute positions in a pass that continues kept rows, int64
+  // [batch, positions] on the device; else undefined.
+  const at::Tensor& positions() const { return positions_; }
+  void set_positions(at::Tensor positions) {
+    positions_ = std::move(positions);
+  }
+  // Set where the rows continue kept ones.
+  const Continuation* continuation() const {
+    return request_.continuation.kept ? &request_.continuation : nullptr;
+  }
+
+  // Where the pass keeps: the residual entering `layer`; the current layer's
+  // keys and values, [batch, positions, n_kv_heads, d_head].
+  void KeepResidual(int layer, const at::Tensor& residual);
+  void KeepHeads(const at::Tensor& keys, const at::Tensor& values);
 
   // Between the blocks' points (0 to n_layers - 1) and those outside (-1).
   void EnterLayer(int layer) { layer_ = layer; }
@@ -40,8 +57,8 @@ class Pass {
   bool EditsAny(HookKind first, HookKind last) const;
 
   // Lets the edit change `*value` (a copy of it: what else shares its memory
-  // stays), then captures it. An edit that leaves another shape, dtype or device
-  // is INVALID_ARGUMENT.
+  // stays), then captures it. An edit that leaves another shape, dtype or
+  // device is INVALID_ARGUMENT.
   absl::Status Visit(HookKind kind, at::Tensor* value);
 
  private:
@@ -56,6 +73,7 @@ class Pass {
 
   const ForwardRequest& request_;
   ForwardResult* const result_;
+  at::Tensor positions_;
   int layer_ = -1;
   int64_t last_order_ = -1;
   // A bit per kind, of the points outside the blocks and then of each layer.

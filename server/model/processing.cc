@@ -7,8 +7,9 @@ void AddTo(at::Tensor* bias, const at::Tensor& addend) {
   *bias = bias->defined() ? *bias + addend : addend;
 }
 
-// (n * gain + shift) W + b = n W' + b' for every normalised row n. Where the norm
-// centres its rows, so that n sums to zero, W' may lose its columns' means.
+// (n * gain + shift) W + b = n W' + b' for every normalised row n. Where the
+// norm centres its rows, so that n sums to zero, W' may lose its columns'
+// means.
 void FoldNorm(const NormWeights& norm, bool center, Affine* affine) {
   if (norm.bias.defined()) {
     AddTo(&affine->bias, at::matmul(norm.bias, affine->weight));
@@ -19,8 +20,7 @@ void FoldNorm(const NormWeights& norm, bool center, Affine* affine) {
 
 // Takes the mean out of what x W + b adds to the residual stream.
 void CenterWriter(Affine* affine) {
-  affine->weight =
-      affine->weight - affine->weight.mean(-1, /*keepdim=*/true);
+  affine->weight = affine->weight - affine->weight.mean(-1, /*keepdim=*/true);
   if (affine->bias.defined()) affine->bias = affine->bias - affine->bias.mean();
 }
 
@@ -67,8 +67,7 @@ void FoldUnembedding(const ModelConfig& config, NormWeights* final_norm,
   FoldNorm(*final_norm, FoldingCentersWriters(config), unembedding);
   *final_norm = {};
   if (!FoldingCentersLogits(config)) return;
-  unembedding->weight.sub_(
-      unembedding->weight.mean(-1, /*keepdim=*/true));
+  unembedding->weight.sub_(unembedding->weight.mean(-1, /*keepdim=*/true));
   if (unembedding->bias.defined()) {
     unembedding->bias = unembedding->bias - unembedding->bias.mean();
   }

@@ -6,10 +6,11 @@
 
 namespace cupola::model {
 
-// "Folded" processing, TransformerLens' default (fold_ln, center_writing_weights,
-// center_unembed, fold_value_biases, in this order), on float32 weights. A norm
-// whose gain and bias were folded away is left undefined. None of it changes a
-// log-probability; residuals and raw logits do change.
+// "Folded" processing, TransformerLens' default (fold_ln,
+// center_writing_weights, center_unembed, fold_value_biases, in this order), on
+// float32 weights. A norm whose gain and bias were folded away is left
+// undefined. None of it changes a log-probability; residuals and raw logits do
+// change.
 
 // Folds ln1 into q, k and v; centres what the sublayer writes; moves the value
 // bias, whose effect on a row of attention weights that sum to 1 is constant,

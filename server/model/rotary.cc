@@ -35,14 +35,31 @@ at::Tensor RotaryTable::Rotate(const at::Tensor& x) const {
     angles = {ready_.cos.narrow(0, 0, positions),
               ready_.sin.narrow(0, 0, positions)};
   }
+  return Turn(x, angles);
+}
+
+at::Tensor RotaryTable::Rotate(const at::Tensor& x,
+                               const at::Tensor& positions) const {
+  const at::Tensor index = positions.flatten();
+  const int64_t longest = index.max().item<int64_t>() + 1;
+  const Angles angles =
+      longest > ready_.cos.size(0) ? Compute(longest) : ready_;
+  const auto rows = [&](const at::Tensor& table) {
+    return table.index_select(0, index).unflatten(0, positions.sizes());
+  };
+  return Turn(x, {rows(angles.cos), rows(angles.sin)});
+}
+
+at::Tensor RotaryTable::Turn(const at::Tensor& x, const Angles& angles) const {
   const int64_t half = rotary_dim_ / 2;
   const int64_t rest = x.size(-1) - rotary_dim_;
   at::Tensor y = at::empty(x.sizes(), x.options());
   // The two components of every pair: [batch, positions, heads, half].
   const auto component = [&](const at::Tensor& t, int64_t which) {
     if (adjacent_pairs_) {
-      return t.narrow(-1, 0, rotary_dim_).unflatten(-1, {half, 2}).select(
-          -1, which);
+      return t.narrow(-1, 0, rotary_dim_)
+          .unflatten(-1, {half, 2})
+          .select(-1, which);
     }
     return t.narrow(-1, which * half, half);
   };

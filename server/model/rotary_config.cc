@@ -27,8 +27,8 @@ absl::Status ScaleLlama3(ConfigFields& scaling, double factor, int64_t n_ctx,
                          Rotary* rotary) {
   const double low = scaling.PositiveOr({"low_freq_factor"}, 1);
   const double high = scaling.PositiveOr({"high_freq_factor"}, 4);
-  const double context = static_cast<double>(scaling.SizeOr(
-      {"original_max_position_embeddings"}, kMaxContext, n_ctx));
+  const double context = static_cast<double>(
+      scaling.SizeOr({"original_max_position_embeddings"}, kMaxContext, n_ctx));
   RETURN_IF_ERROR(scaling.status());
   if (high <= low) {
     return absl::InvalidArgumentError(
@@ -37,8 +37,7 @@ absl::Status ScaleLlama3(ConfigFields& scaling, double factor, int64_t n_ctx,
   }
   for (double& frequency : rotary->inverse_frequencies) {
     const float inverse = static_cast<float>(frequency);
-    const float wavelength =
-        static_cast<float>(2 * std::numbers::pi) / inverse;
+    const float wavelength = static_cast<float>(2 * std::numbers::pi) / inverse;
     const float stretched = inverse / static_cast<float>(factor);
     if (wavelength > static_cast<float>(context / low)) {
       frequency = stretched;
@@ -75,8 +74,8 @@ absl::StatusOr<Rotary> ParseRotary(const Json& config, const char* layer_type,
   ConfigFields outer(config);
   const bool local =
       local_is_unscaled && std::string(layer_type) == "sliding_attention";
-  double base = outer.PositiveOr({"rope_theta", "rotary_emb_base"},
-                                 defaults.base);
+  double base =
+      outer.PositiveOr({"rope_theta", "rotary_emb_base"}, defaults.base);
   if (local) base = outer.PositiveOr({"rope_local_base_freq"}, defaults.base);
   double fraction = outer.PositiveOr({"rotary_pct", "partial_rotary_factor"},
                                      defaults.fraction);
@@ -84,8 +83,8 @@ absl::StatusOr<Rotary> ParseRotary(const Json& config, const char* layer_type,
   // The dictionary that holds the scaling, and in new configs the rest too.
   const Json* parameters = &outer.Value("rope_parameters");
   if (IsNested(*parameters)) {
-    parameters = parameters->contains(layer_type) ? &(*parameters)[layer_type]
-                                                  : &empty;
+    parameters =
+        parameters->contains(layer_type) ? &(*parameters)[layer_type] : &empty;
   } else if (local) {
     parameters = &empty;
   } else if (parameters->is_null()) {

@@ -15,11 +15,12 @@ struct RotaryDefaults {
 
 // The rotary embedding of layers of `layer_type` ("full_attention",
 // "sliding_attention"), from a config of either generation: `rope_parameters`
-// (flat, or nested by layer type), or `rope_theta`, `rope_scaling`, `rotary_pct`
-// and their like. Frequencies have float32's rounding, as Hugging Face computes
-// them. Sliding layers of a config that is not nested take their base from
-// `rope_local_base_freq` and no scaling when `local_is_unscaled` (Gemma-3).
-// UNIMPLEMENTED: a scaling other than linear and llama3, with its name.
+// (flat, or nested by layer type), or `rope_theta`, `rope_scaling`,
+// `rotary_pct` and their like. Frequencies have float32's rounding, as Hugging
+// Face computes them. Sliding layers of a config that is not nested take their
+// base from `rope_local_base_freq` and no scaling when `local_is_unscaled`
+// (Gemma-3). UNIMPLEMENTED: a scaling other than linear and llama3, with its
+// name.
 absl::StatusOr<Rotary> ParseRotary(const Json& config, const char* layer_type,
                                    const RotaryDefaults& defaults,
                                    int64_t d_head, int64_t n_ctx,

@@ -88,8 +88,8 @@ absl::Status ReadExactly(int descriptor, const std::string& path, void* data,
   return absl::OkStatus();
 }
 
-// JSON parsers keep one of several equal keys; a file with two is refused, since
-// nobody can say which tensor is meant.
+// JSON parsers keep one of several equal keys; a file with two is refused,
+// since nobody can say which tensor is meant.
 std::optional<std::string> DuplicateKey(const std::string& text) {
   std::set<std::string> seen;
   std::optional<std::string> duplicate;
@@ -119,8 +119,8 @@ struct ParsedExtent {
   const StoredType* type = nullptr;
 };
 
-// One entry of the header; `data_bytes` is the size of the data section. Offsets
-// in the result are relative to that section.
+// One entry of the header; `data_bytes` is the size of the data section.
+// Offsets in the result are relative to that section.
 absl::StatusOr<ParsedExtent> ParseEntry(const Json& entry,
                                         uint64_t data_bytes) {
   if (!entry.is_object() || !entry.contains("dtype") ||
@@ -247,8 +247,8 @@ absl::Status SafetensorsSet::AddFile(const std::string& path) {
   if (file_bytes < sizeof(header_bytes)) {
     return Malformed(path, "is too short for a safetensors file");
   }
-  RETURN_IF_ERROR(ReadExactly(descriptor, path, &header_bytes,
-                              sizeof(header_bytes), 0));
+  RETURN_IF_ERROR(
+      ReadExactly(descriptor, path, &header_bytes, sizeof(header_bytes), 0));
   if (header_bytes > kMaxHeaderBytes ||
       header_bytes > file_bytes - sizeof(header_bytes)) {
     return Malformed(path, absl::StrCat("declares a header of ", header_bytes,
@@ -298,9 +298,9 @@ absl::Status SafetensorsSet::AddFile(const std::string& path) {
   });
   for (size_t i = 1; i < ranges.size(); ++i) {
     if (ranges[i].begin < ranges[i - 1].end) {
-      return Malformed(path, absl::StrCat("tensors '", *ranges[i - 1].name,
-                                          "' and '", *ranges[i].name,
-                                          "' overlap"));
+      return Malformed(path,
+                       absl::StrCat("tensors '", *ranges[i - 1].name, "' and '",
+                                    *ranges[i].name, "' overlap"));
     }
   }
   return absl::OkStatus();
@@ -312,12 +312,12 @@ absl::StatusOr<const TensorExtent*> SafetensorsSet::Find(
   if (it != tensors_.end()) return &it->second;
   const auto other = unreadable_.find(name);
   if (other != unreadable_.end()) {
-    return absl::NotFoundError(absl::StrCat(
-        "tensor '", name, "' is stored as ", other->second,
-        "; F32, F16 and BF16 are read"));
+    return absl::NotFoundError(absl::StrCat("tensor '", name, "' is stored as ",
+                                            other->second,
+                                            "; F32, F16 and BF16 are read"));
   }
-  return absl::NotFoundError(absl::StrCat("no tensor '", name, "' in ",
-                                          absl::StrJoin(paths_, ", ")));
+  return absl::NotFoundError(
+      absl::StrCat("no tensor '", name, "' in ", absl::StrJoin(paths_, ", ")));
 }
 
 absl::StatusOr<at::Tensor> SafetensorsSet::Read(const std::string& name) const {
@@ -340,8 +340,8 @@ absl::StatusOr<at::Tensor> SafetensorsSet::Read(const std::string& name,
                                       extent->bytes, extent->offset));
           return result;
         }
-        const int64_t width = static_cast<int64_t>(
-            c10::elementSize(extent->dtype));
+        const int64_t width =
+            static_cast<int64_t>(c10::elementSize(extent->dtype));
         const int64_t count = result.numel();
         const int64_t step = static_cast<int64_t>(kChunkBytes) / width;
         at::Tensor chunk = at::empty({std::min(step, count)},

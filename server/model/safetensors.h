@@ -24,10 +24,11 @@ struct TensorExtent {
   uint64_t bytes = 0;
 };
 
-// The tensors of one safetensors file, or of a sharded set with its index. Reads
-// with pread and checks every length, because a file cut short under a memory
-// map would kill the process. Tensors of other dtypes (int masks) are listed in
-// no map: asking for one is NOT_FOUND. Immutable; any thread may call.
+// The tensors of one safetensors file, or of a sharded set with its index.
+// Reads with pread and checks every length, because a file cut short under a
+// memory map would kill the process. Tensors of other dtypes (int masks) are
+// listed in no map: asking for one is NOT_FOUND. Immutable; any thread may
+// call.
 class SafetensorsSet {
  public:
   // INVALID_ARGUMENT: malformed header, extent outside the file, overlap, shape
@@ -44,8 +45,8 @@ class SafetensorsSet {
     return tensors_;
   }
   bool Has(const std::string& name) const { return tensors_.count(name) > 0; }
-  // The extent, owned by this object, or NOT_FOUND; of a tensor of another dtype
-  // the message says which.
+  // The extent, owned by this object, or NOT_FOUND; of a tensor of another
+  // dtype the message says which.
   absl::StatusOr<const TensorExtent*> Find(const std::string& name) const;
 
   // The tensor on the CPU in its stored dtype, or converted to `dtype` (chunk

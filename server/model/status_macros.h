@@ -5,13 +5,14 @@
 #include "absl/status/statusor.h"
 
 // RETURN_IF_ERROR(expr): leaves the function with the status unless it is OK.
-// ASSIGN_OR_RETURN(auto x, expr): the same for a StatusOr, else assigns its value.
+// ASSIGN_OR_RETURN(auto x, expr): the same for a StatusOr, else assigns its
+// value.
 #define CUPOLA_CONCAT_INNER_(a, b) a##b
 #define CUPOLA_CONCAT_(a, b) CUPOLA_CONCAT_INNER_(a, b)
 
-#define RETURN_IF_ERROR(expr)                   \
-  do {                                          \
-    absl::Status cupola_status_ = (expr);       \
+#define RETURN_IF_ERROR(expr)                        \
+  do {                                               \
+    absl::Status cupola_status_ = (expr);            \
     if (!cupola_status_.ok()) return cupola_status_; \
   } while (false)
 

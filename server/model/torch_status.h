@@ -13,9 +13,10 @@ namespace cupola::model {
 // message. REQUIRES: called inside a catch block.
 absl::Status StatusOfTorchException(absl::string_view doing);
 
-// Runs `body`, which returns a Status or a StatusOr, and turns whatever LibTorch
-// throws into a Status. Every public function of this server that calls LibTorch
-// runs its body in one of these; inside, exceptions may fly freely.
+// Runs `body`, which returns a Status or a StatusOr, and turns whatever
+// LibTorch throws into a Status. Every public function of this server that
+// calls LibTorch runs its body in one of these; inside, exceptions may fly
+// freely.
 template <typename Body>
 auto CatchTorch(absl::string_view doing, Body&& body) -> decltype(body()) {
   try {

@@ -117,10 +117,10 @@ WeightNames Gemma3() {
 
 const WeightNames& WeightNamesOf(const std::string& family) {
   static const auto& all = *new std::map<std::string, WeightNames>{
-      {"gpt2", Gpt2()},         {"gpt_neo", GptNeo()}, {"gptj", GptJ()},
-      {"gpt_neox", GptNeoX()},  {"llama", Llama()},    {"mistral", Llama()},
-      {"qwen2", Llama()},       {"qwen3", Qwen3()},    {"gemma", Llama()},
-      {"gemma2", Gemma2()},     {"gemma3_text", Gemma3()}};
+      {"gpt2", Gpt2()},        {"gpt_neo", GptNeo()},    {"gptj", GptJ()},
+      {"gpt_neox", GptNeoX()}, {"llama", Llama()},       {"mistral", Llama()},
+      {"qwen2", Llama()},      {"qwen3", Qwen3()},       {"gemma", Llama()},
+      {"gemma2", Gemma2()},    {"gemma3_text", Gemma3()}};
   return all.at(family);
 }
 

@@ -19,7 +19,8 @@ enum class QkvLayout {
   kPerHead,   // one, its outputs in the order (head, q | k | v, d_head) (NeoX)
 };
 
-// Where a family's checkpoints keep each weight. Names of modules: ".weight" and
+// Where a family's checkpoints keep each weight. Names of modules: ".weight"
+// and
 // ".bias" follow. Null: the family has no such module.
 struct WeightNames {
   // Outer prefixes, tried in this order: checkpoints come with and without.

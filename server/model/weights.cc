@@ -1,9 +1,5 @@
 #include "server/model/weights.h"
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
@@ -16,7 +12,8 @@
 namespace cupola::model {
 namespace {
 
-// Rotary tables are kept for this many positions; longer prompts compute theirs.
+// Rotary tables are kept for this many positions; longer prompts compute
+// theirs.
 constexpr int64_t kReadyPositions = 2048;
 
 // What the parts of a load have in common.
@@ -140,7 +137,8 @@ int64_t BytesOf(const at::Tensor& tensor) {
 
 int64_t Block::resident_bytes() const {
   int64_t total = 0;
-  for (const Norm* norm : {&ln1, &ln1_post, &ln2, &ln2_post, &q_norm, &k_norm}) {
+  for (const Norm* norm :
+       {&ln1, &ln1_post, &ln2, &ln2_post, &q_norm, &k_norm}) {
     total += norm->bytes();
   }
   for (const Linear* linear : {&qkv, &attention_out, &mlp_in, &mlp_out}) {
@@ -195,13 +193,20 @@ absl::StatusOr<std::unique_ptr<const Weights>> LoadWeights(
                       .dtype = dtype,
                       .device = device};
   auto weights = std::make_unique<Weights>();
+  // An unembedding of its own first: it is held twice while it is packed, which
+  // nothing else as large is, so that the peak is not above the sum.
+  if (!config.tied_unembedding) {
+    RETURN_IF_ERROR(loader.LoadUnembedding(weights.get()));
+  }
   RETURN_IF_ERROR(loader.LoadEmbedding(weights.get()));
+  if (config.tied_unembedding) {
+    RETURN_IF_ERROR(loader.LoadUnembedding(weights.get()));
+  }
   weights->blocks.resize(config.n_layers);
   for (int layer = 0; layer < config.n_layers; ++layer) {
     RETURN_IF_ERROR(loader.LoadAttention(layer, &weights->blocks[layer]));
     RETURN_IF_ERROR(loader.LoadMlp(layer, &weights->blocks[layer]));
   }
-  RETURN_IF_ERROR(loader.LoadUnembedding(weights.get()));
   const int64_t ready = std::min(config.n_ctx, kReadyPositions);
   if (config.rotary.rotary_dim > 0) {
     weights->rotary = RotaryTable(config.rotary, ready, dtype, device);
@@ -210,10 +215,6 @@ absl::StatusOr<std::unique_ptr<const Weights>> LoadWeights(
     weights->local_rotary =
         RotaryTable(config.local_rotary, ready, dtype, device);
   }
-#if defined(__GLIBC__)
-  // What was read and packed has left holes in the heap; give them back.
-  malloc_trim(0);
-#endif
   return std::unique_ptr<const Weights>(std::move(weights));
 }
 

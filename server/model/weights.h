@@ -16,8 +16,8 @@
 namespace cupola::model {
 
 // One block, ready to compute. Norms that the model lacks or that were folded
-// away have no gain; q_norm, k_norm and the post norms exist where the config says
-// so.
+// away have no gain; q_norm, k_norm and the post norms exist where the config
+// says so.
 struct Block {
   Norm ln1, ln1_post, ln2, ln2_post, q_norm, k_norm;
   Linear qkv;            // d_model -> q | k | v, heads in order
@@ -31,8 +31,9 @@ struct Block {
 // From the final norm's output to logits (before any softcap). A tied matrix is
 // the embedding's own table; folding is then done to the rows instead:
 //   logits = (x * gain + shift) W_E^T, minus their mean over the vocabulary,
-// which equals the folded, centred matrix's logits. Only a LayerNorm model's row
-// that an edit has given a mean needs that mean taken out first (`centers_rows`).
+// which equals the folded, centred matrix's logits. Only a LayerNorm model's
+// row that an edit has given a mean needs that mean taken out first
+// (`centers_rows`).
 struct Unembedding {
   Linear linear;
   at::Tensor gain, shift;  // float32 [d_model], or undefined
@@ -46,8 +47,8 @@ struct Unembedding {
 
 // A model's weights on a device, in one processing and dtype, each held once.
 struct Weights {
-  at::Tensor embedding;           // [d_vocab, d_model], neither scaled nor centred
-  double embedding_scale = 1;     // Gemma: sqrt(d_model), rounded to the dtype
+  at::Tensor embedding;        // [d_vocab, d_model], neither scaled nor centred
+  double embedding_scale = 1;  // Gemma: sqrt(d_model), rounded to the dtype
   bool center_embedding = false;  // folded LayerNorm models
   at::Tensor positions;           // [n_ctx, d_model], or undefined
   std::vector<Block> blocks;

@@ -4,7 +4,10 @@
 
 #include "absl/status/statusor.h"
 #include "server/service/answer_conversion.h"
+#include "server/service/attribution_conversion.h"
 #include "server/service/request_conversion.h"
+#include "server/service/run_conversion.h"
+#include "server/service/weights_conversion.h"
 
 namespace cupola::service {
 namespace {
@@ -27,9 +30,8 @@ int64_t CountPrompts(const std::optional<engine::Prompts>& prompts) {
 // The names a request brings; the engine's answer replaces them.
 template <typename Request>
 void NoteNames(const Request& request, RequestNotes* notes) {
-  if constexpr (requires { request.model; }) {
-    notes->model = request.model;
-  } else {
+  if constexpr (requires { request.model; }) notes->model = request.model;
+  if constexpr (requires { request.dictionary; }) {
     notes->dictionary = request.dictionary;
   }
 }
@@ -51,7 +53,9 @@ ChunkedWriter* Stream(
     }
     RequestNotes& notes = call->scope().notes();
     NoteNames(*request, &notes);
-    notes.prompts = CountPrompts(request->prompts);
+    if constexpr (requires { request->prompts; }) {
+      notes.prompts = CountPrompts(request->prompts);
+    }
     const auto done = [call](absl::StatusOr<Answer> answer) {
       if (!answer.ok()) {
         call->Fail(answer.status());
@@ -128,6 +132,56 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::Reconstruct(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
   return Stream<v1::ReconstructRequest>(environment_, "Reconstruct", context,
                                         request, &engine::Engine::Reconstruct);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::Run(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::RunRequest>(environment_, "Run", context, request,
+                                &engine::Engine::Run);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::Ablate(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::AblateRequest>(environment_, "Ablate", context, request,
+                                   &engine::Engine::Ablate);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::TabulateAblations(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::AblationTableRequest>(environment_, "TabulateAblations",
+                                          context, request,
+                                          &engine::Engine::TabulateAblations);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::GetWeight(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::WeightRequest>(environment_, "GetWeight", context, request,
+                                   &engine::Engine::GetWeight);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::GetLatentWeights(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::LatentWeightsRequest>(environment_, "GetLatentWeights",
+                                          context, request,
+                                          &engine::Engine::GetLatentWeights);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::Attribute(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::AttributeRequest>(environment_, "Attribute", context,
+                                      request, &engine::Engine::Attribute);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::LogitLens(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::LogitLensRequest>(environment_, "LogitLens", context,
+                                      request, &engine::Engine::LogitLens);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::GetQuality(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return Stream<v1::QualityRequest>(environment_, "GetQuality", context,
+                                    request, &engine::Engine::GetQuality);
 }
 
 }  // namespace cupola::service

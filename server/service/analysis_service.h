@@ -11,7 +11,18 @@ using RawAnalysis = v1::Analysis::WithRawCallbackMethod_Tokenize<
     v1::Analysis::WithRawCallbackMethod_GetActivations<
         v1::Analysis::WithRawCallbackMethod_GetFeatures<
             v1::Analysis::WithRawCallbackMethod_Reconstruct<
-                v1::Analysis::Service>>>>;
+                v1::Analysis::WithRawCallbackMethod_Run<
+                    v1::Analysis::WithRawCallbackMethod_TabulateAblations<
+                        v1::Analysis::WithRawCallbackMethod_Ablate<
+                            v1::Analysis::WithRawCallbackMethod_GetWeight<
+                                v1::Analysis::WithRawCallbackMethod_GetLatentWeights<
+                                    v1::Analysis::WithRawCallbackMethod_Attribute<
+                                        v1::Analysis::
+                                            WithRawCallbackMethod_LogitLens<
+                                                v1::Analysis::
+                                                    WithRawCallbackMethod_GetQuality<
+                                                        v1::Analysis::
+                                                            Service>>>>>>>>>>>>;
 
 // cupola.v1.Analysis: turns each request into a plain struct, hands it to the
 // engine, and turns the engine's answer back. Handlers return at once; answers
@@ -31,6 +42,30 @@ class AnalysisService final : public RawAnalysis {
       grpc::CallbackServerContext* context,
       const grpc::ByteBuffer* request) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Reconstruct(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Run(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Ablate(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* TabulateAblations(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetWeight(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetLatentWeights(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Attribute(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* LogitLens(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetQuality(
       grpc::CallbackServerContext* context,
       const grpc::ByteBuffer* request) override;
 

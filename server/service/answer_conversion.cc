@@ -5,7 +5,6 @@
 #include "server/service/tensor_conversion.h"
 
 namespace cupola::service {
-namespace {
 
 void FillProvenance(const engine::Provenance& plain, double total_seconds,
                     const std::vector<std::string>& pieces,
@@ -35,8 +34,6 @@ void FillProvenance(const engine::Provenance& plain, double total_seconds,
   }
   provenance->set_chunked_bytes(chunked_bytes);
 }
-
-}  // namespace
 
 v1::TokenizeResponse ToProto(engine::TokenizeAnswer answer) {
   v1::TokenizeResponse response;

@@ -20,9 +20,14 @@ struct StreamedAnswer {
   std::vector<std::string> pieces;
 };
 
+// `pieces`: what follows in chunks. `total_seconds`: from the request's arrival
+// until now.
+void FillProvenance(const engine::Provenance& plain, double total_seconds,
+                    const std::vector<std::string>& pieces,
+                    v1::Provenance* provenance);
+
 v1::TokenizeResponse ToProto(engine::TokenizeAnswer answer);
 
-// `total_seconds`: from the request's arrival until now.
 StreamedAnswer<v1::ActivationsResponse> ToProto(
     engine::ActivationsAnswer answer, double total_seconds);
 StreamedAnswer<v1::FeaturesResponse> ToProto(engine::FeaturesAnswer answer,

@@ -7,7 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "server/model/status_macros.h"
-#include "server/service/request_conversion.h"
+#include "server/service/prompt_conversion.h"
 
 namespace cupola::service {
 namespace {
@@ -18,7 +18,7 @@ using absl::StrCat;
 constexpr size_t kMaxName = 128;
 
 // Names go into requests, logs and metrics.
-absl::Status CheckName(const std::string& name, absl::string_view field) {
+absl::Status CheckEntryName(const std::string& name, absl::string_view field) {
   const bool valid = !name.empty() && name.size() <= kMaxName &&
                      std::all_of(name.begin(), name.end(), [](char c) {
                        return absl::ascii_isalnum(c) || c == '.' || c == '_' ||
@@ -105,7 +105,7 @@ std::string DigestBytes(const storage::Digest& digest) {
 }  // namespace
 
 absl::StatusOr<engine::ModelSpec> FromProto(const v1::ModelEntry& entry) {
-  RETURN_IF_ERROR(CheckName(entry.name(), "name of a model"));
+  RETURN_IF_ERROR(CheckEntryName(entry.name(), "name of a model"));
   RETURN_IF_ERROR(CheckPath(entry.path(), entry.name()));
   RETURN_IF_ERROR(CheckComputingType(entry.dtype(), entry.name()));
   engine::ModelSpec spec;
@@ -118,9 +118,9 @@ absl::StatusOr<engine::ModelSpec> FromProto(const v1::ModelEntry& entry) {
 
 absl::StatusOr<engine::DictionarySpec> FromProto(
     const v1::DictionaryEntry& entry) {
-  RETURN_IF_ERROR(CheckName(entry.name(), "name of a dictionary"));
+  RETURN_IF_ERROR(CheckEntryName(entry.name(), "name of a dictionary"));
   RETURN_IF_ERROR(
-      CheckName(entry.model(), StrCat("model of \"", entry.name(), "\"")));
+      CheckEntryName(entry.model(), StrCat("model of \"", entry.name(), "\"")));
   RETURN_IF_ERROR(CheckPath(entry.path(), entry.name()));
   RETURN_IF_ERROR(CheckComputingType(entry.dtype(), entry.name()));
   if (!IsKnownEnum(entry.tap(), v1::POST_AFFINE) ||
@@ -205,7 +205,7 @@ v1::DictionaryInfo ToProto(const engine::DictionaryStatus& status) {
   info.set_state(ToProto(status.state));
   info.set_failure(status.failure);
   info.set_load_seconds(status.load_seconds);
-  for (const std::string& warning : status.warnings) {
+  for (const std::string& warning : status.checked.warnings) {
     info.add_warnings(warning);
   }
   const dictionary::Manifest& manifest = status.manifest;
@@ -233,8 +233,8 @@ v1::DictionaryInfo ToProto(const engine::DictionaryStatus& status) {
                           : v1::MODEL);
   info.set_has_mlp(manifest.has_mlp);
   info.set_resident_bytes(status.resident_bytes);
-  Fill(status.measured, &v1::DictionaryInfo::mutable_measured, &info);
-  Fill(status.measured_out, &v1::DictionaryInfo::mutable_measured_out, &info);
+  Fill(status.checked.in, &v1::DictionaryInfo::mutable_measured, &info);
+  Fill(status.checked.out, &v1::DictionaryInfo::mutable_measured_out, &info);
   if (manifest.expected_l0.has_value()) {
     info.mutable_expect()->set_l0(*manifest.expected_l0);
   }

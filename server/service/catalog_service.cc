@@ -2,45 +2,28 @@
 
 #include <string>
 #include <utility>
-#include <vector>
+#include <variant>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "server/service/catalog_conversion.h"
 #include "server/service/request_conversion.h"
 
 namespace cupola::service {
 namespace {
 
-absl::Status UnknownEntry(const engine::Engine& engine,
-                          const std::string& name) {
-  std::vector<std::string> known;
-  for (const auto& model : engine.Models()) known.push_back(model.spec.name);
-  for (const auto& dictionary : engine.Dictionaries()) {
-    known.push_back(dictionary.spec.name);
-  }
-  return absl::NotFoundError(
-      absl::StrCat("name is \"", name, "\"; the catalog has ",
-                   known.empty() ? "no entries" : absl::StrJoin(known, ", ")));
-}
-
 absl::StatusOr<v1::DescribeResponse> Description(const engine::Engine& engine,
                                                  const std::string& name) {
+  const absl::StatusOr<engine::EntryStatus> status = engine.Describe(name);
+  if (!status.ok()) return status.status();
   v1::DescribeResponse response;
-  if (engine.HasModel(name)) {
-    const auto status = engine.DescribeModel(name);
-    if (!status.ok()) return status.status();
-    *response.mutable_model() = ToProto(*status, /*with_hook_points=*/true);
-    return response;
+  if (const auto* model = std::get_if<engine::ModelStatus>(&*status)) {
+    *response.mutable_model() = ToProto(*model, /*with_hook_points=*/true);
+  } else {
+    *response.mutable_dictionary() =
+        ToProto(std::get<engine::DictionaryStatus>(*status));
   }
-  if (engine.HasDictionary(name)) {
-    const auto status = engine.DescribeDictionary(name);
-    if (!status.ok()) return status.status();
-    *response.mutable_dictionary() = ToProto(*status);
-    return response;
-  }
-  return UnknownEntry(engine, name);
+  return response;
 }
 
 void Reply(UnaryCall* call,
@@ -52,12 +35,20 @@ void Reply(UnaryCall* call,
   }
 }
 
-// Notes an entry's name for the log, unless nobody knows it: a name is only
-// logged when it is the catalog's.
-void NoteEntry(const engine::Engine& engine, const std::string& name,
-               RequestNotes* notes) {
-  if (engine.HasModel(name)) notes->model = name;
-  if (engine.HasDictionary(name)) notes->dictionary = name;
+enum class Kind { kModel, kDictionary };
+
+// What an entry is. Its name is noted for the log: one that nobody knows is
+// not.
+absl::StatusOr<Kind> Find(const engine::Engine& engine, const std::string& name,
+                          RequestNotes* notes) {
+  const absl::StatusOr<engine::EntryStatus> status = engine.Describe(name);
+  if (!status.ok()) return status.status();
+  if (std::holds_alternative<engine::ModelStatus>(*status)) {
+    notes->model = name;
+    return Kind::kModel;
+  }
+  notes->dictionary = name;
+  return Kind::kDictionary;
 }
 
 }  // namespace
@@ -93,7 +84,7 @@ grpc::ServerUnaryReactor* CatalogService::Describe(
       [this, call](const v1::DescribeRequest& message) {
         environment_.executor->Run([this, call, name = message.name()] {
           const engine::Engine& engine = *environment_.engine;
-          NoteEntry(engine, name, &call->scope().notes());
+          (void)Find(engine, name, &call->scope().notes());
           Reply(call, Description(engine, name));
         });
       });
@@ -116,18 +107,17 @@ grpc::ServerUnaryReactor* CatalogService::Load(
           call->Fail(processing.status());
           return;
         }
-        const bool is_model = engine->HasModel(name);
-        if (!is_model && !engine->HasDictionary(name)) {
-          call->Fail(UnknownEntry(*engine, name));
+        const auto kind = Find(*engine, name, &call->scope().notes());
+        if (!kind.ok()) {
+          call->Fail(kind.status());
           return;
         }
-        if (!is_model && processing->has_value()) {
+        if (*kind != Kind::kModel && processing->has_value()) {
           call->Fail(absl::InvalidArgumentError(
               absl::StrCat("processing is set for the dictionary \"", name,
                            "\"; accepted: for models only")));
           return;
         }
-        NoteEntry(*engine, name, &call->scope().notes());
         engine->Load(name, *processing, call->scope().context(),
                      [engine, call, name](absl::StatusOr<std::string> loaded) {
                        if (!loaded.ok()) {
@@ -150,11 +140,7 @@ grpc::ServerUnaryReactor* CatalogService::Unload(
       [this, call](const v1::UnloadRequest& message) {
         environment_.executor->Run([this, call, name = message.name()] {
           engine::Engine* engine = environment_.engine;
-          if (!engine->HasModel(name) && !engine->HasDictionary(name)) {
-            call->Fail(UnknownEntry(*engine, name));
-            return;
-          }
-          NoteEntry(*engine, name, &call->scope().notes());
+          (void)Find(*engine, name, &call->scope().notes());
           const absl::Status unloaded = engine->Unload(name);
           if (!unloaded.ok()) {
             call->Fail(unloaded);
@@ -176,16 +162,16 @@ grpc::ServerUnaryReactor* CatalogService::SelfCheck(
       [this, call](const v1::SelfCheckRequest& message) {
         engine::Engine* engine = environment_.engine;
         const std::string name = message.name();
-        if (engine->HasModel(name)) {
+        const auto kind = Find(*engine, name, &call->scope().notes());
+        if (!kind.ok()) {
+          call->Fail(kind.status());
+          return;
+        }
+        if (*kind == Kind::kModel) {
           call->Fail(absl::InvalidArgumentError(absl::StrCat(
               "name is the model \"", name, "\"; accepted: a dictionary")));
           return;
         }
-        if (!engine->HasDictionary(name)) {
-          call->Fail(UnknownEntry(*engine, name));
-          return;
-        }
-        NoteEntry(*engine, name, &call->scope().notes());
         engine->SelfCheck(
             name, call->scope().context(),
             [call](absl::StatusOr<engine::DictionaryStatus> status) {

@@ -74,8 +74,8 @@ grpc::ByteBuffer ChunkedWriter::NextChunk() {
 }
 
 void ChunkedWriter::Write(grpc::ByteBuffer message) {
-  if (scope_->cancelled()) {
-    Fail(absl::CancelledError("the client has gone"));
+  if (absl::Status wanted = scope_->StillWanted(); !wanted.ok()) {
+    Fail(wanted);
     return;
   }
   message_ = std::move(message);

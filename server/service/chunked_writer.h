@@ -26,7 +26,8 @@ inline constexpr int64_t kChunkBytes = 1 << 20;
 // Owns itself: deleted when gRPC is done with the call. After construction,
 // exactly one of Send and Fail must be called, once, from any thread; until
 // then scope() belongs to the caller. When the client goes away, writing stops
-// and the call ends as CANCELLED (or DEADLINE_EXCEEDED).
+// and the call ends as CANCELLED (or DEADLINE_EXCEEDED); when the server ends,
+// as UNAVAILABLE.
 class ChunkedWriter final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   explicit ChunkedWriter(std::unique_ptr<RequestScope> scope);

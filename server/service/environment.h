@@ -9,6 +9,7 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "server/engine/engine.h"
 #include "server/engine/executor.h"
+#include "server/service/call_gate.h"
 #include "server/service/chunked_writer.h"
 #include "server/service/metrics.h"
 #include "server/service/request_scope.h"
@@ -28,6 +29,7 @@ inline constexpr size_t kParseInline = 64 << 10;
 struct Environment {
   engine::Engine* engine;
   Metrics* metrics;
+  CallGate* gate;
   // For what a reaction must not do itself: parsing large messages, asking the
   // disk.
   engine::Executor* executor;
@@ -37,15 +39,21 @@ struct Environment {
 inline std::unique_ptr<RequestScope> MakeScope(
     const Environment& environment, const char* method,
     grpc::CallbackServerContext* context) {
-  return std::make_unique<RequestScope>(method, context, environment.metrics);
+  return std::make_unique<RequestScope>(method, context, environment.gate,
+                                        environment.metrics);
 }
 
-// Parses `bytes` and calls `body(Request)`, or fails the call. `bytes` is
+// Parses `bytes` and calls `body(Request)`, or fails the call: when the server
+// takes none any more, or the bytes are no Request. `bytes` is
 // gRPC's and lives as long as the call. Large messages are parsed on the
 // executor.
 template <typename Request, typename Call, typename Body>
 void Receive(const Environment& environment, Call* call,
              const grpc::ByteBuffer* bytes, Body body) {
+  if (const absl::Status& admitted = call->scope().admitted(); !admitted.ok()) {
+    call->Fail(admitted);
+    return;
+  }
   auto parse = [call, bytes, body = std::move(body)] {
     Request request;
     const absl::Status status = ParseMessage(*bytes, &request);

@@ -41,11 +41,25 @@ std::string TraceIdOf(const grpc::CallbackServerContext& call) {
 }  // namespace
 
 RequestScope::RequestScope(const char* method,
-                           grpc::CallbackServerContext* call, Metrics* metrics)
-    : method_(method), call_(call), metrics_(metrics) {
+                           grpc::CallbackServerContext* call, CallGate* gate,
+                           Metrics* metrics)
+    : method_(method), call_(call), gate_(gate), metrics_(metrics) {
+  if (!gate_->Enter()) admitted_ = ShuttingDown();
   context_.arrival = absl::Now();
   context_.deadline = Deadline(*call, context_.arrival);
   metrics_->OnRequestStart();
+}
+
+RequestScope::~RequestScope() {
+  if (admitted_.ok()) gate_->Leave();
+}
+
+absl::Status RequestScope::StillWanted() const {
+  if (gate_->clearing()) return ShuttingDown();
+  if (context_.cancelled->load()) {
+    return absl::CancelledError("the client has gone");
+  }
+  return absl::OkStatus();
 }
 
 double RequestScope::SecondsSinceArrival() const {
@@ -60,7 +74,10 @@ void RequestScope::AnswerReady() {
 grpc::Status RequestScope::End(const absl::Status& status) {
   absl::Status outcome = status;
   const absl::Time now = absl::Now();
-  // gRPC reports a passed deadline as a cancellation; tell them apart.
+  // gRPC reports its own end, and a passed deadline, as cancellations.
+  if (absl::IsCancelled(outcome) && gate_->clearing()) {
+    outcome = ShuttingDown();
+  }
   if (absl::IsCancelled(outcome) && now >= context_.deadline) {
     outcome = absl::DeadlineExceededError("the request's deadline has passed");
   }

@@ -10,6 +10,7 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/status.h"
 #include "server/engine/requests.h"
+#include "server/service/call_gate.h"
 #include "server/service/metrics.h"
 
 namespace cupola::service {
@@ -34,9 +35,13 @@ struct RequestNotes {
 // called from one thread at a time, except Cancel, which any thread may call.
 class RequestScope {
  public:
-  // `method` is a literal; `call` outlives this, `metrics` too.
+  // `method` is a literal; the others outlive this.
   RequestScope(const char* method, grpc::CallbackServerContext* call,
-               Metrics* metrics);
+               CallGate* gate, Metrics* metrics);
+  ~RequestScope();
+
+  // Not OK: the gate is shut, and the call ends with this.
+  const absl::Status& admitted() const { return admitted_; }
 
   const engine::RequestContext& context() const { return context_; }
   RequestNotes& notes() { return notes_; }
@@ -45,7 +50,8 @@ class RequestScope {
   // The client has gone (or its deadline has passed): the engine drops the
   // work.
   void Cancel() { context_.cancelled->store(true); }
-  bool cancelled() const { return context_.cancelled->load(); }
+  // Not OK: nobody waits for the answer any more, or the server ends.
+  absl::Status StillWanted() const;
 
   // Marks the start of encoding the answer: what follows is serialize time.
   void AnswerReady();
@@ -57,9 +63,11 @@ class RequestScope {
  private:
   const char* const method_;
   grpc::CallbackServerContext* const call_;
+  CallGate* const gate_;
   Metrics* const metrics_;
   engine::RequestContext context_;
   RequestNotes notes_;
+  absl::Status admitted_;
   absl::Time answer_ready_ = absl::InfinitePast();
 };
 

@@ -18,6 +18,11 @@ namespace cupola::service {
 namespace {
 
 constexpr int kTransportThreads = 2;
+// For the transport to send the last statuses.
+constexpr absl::Duration kLastWords = absl::Seconds(1);
+// Calls that arrive while gRPC shuts down end as CANCELLED, whatever we do: it
+// starts when none has come for so long, which is soon, as all are refused.
+constexpr absl::Duration kQuiet = absl::Milliseconds(100);
 constexpr int kMaxMetadataBytes = 16 << 10;
 // Notebooks behind a NAT ping once a minute; gRPC's own limit of five minutes
 // would end their connections.
@@ -51,13 +56,13 @@ class Server::Impl {
  public:
   Impl(const ServerOptions& options, engine::Engine* engine, Metrics* metrics)
       : executor_(kTransportThreads),
-        environment_{engine, metrics, &executor_, options.version,
-                     options.torch_version},
+        environment_{engine,     metrics,         &gate_,
+                     &executor_, options.version, options.torch_version},
         analysis_(environment_),
         catalog_(environment_),
         admin_(environment_) {}
 
-  ~Impl() { Shutdown(absl::Now()); }
+  ~Impl() { Shutdown(); }
 
   absl::Status Start(const ServerOptions& options) {
     // Both are switches of the process that act on servers built later.
@@ -99,14 +104,26 @@ class Server::Impl {
     }
   }
 
-  void Shutdown(absl::Time deadline) {
+  void Drain(absl::Time deadline) {
+    server_->GetHealthCheckService()->Shutdown();
+    gate_.Shut();
+    gate_.AwaitEmpty(deadline);
+  }
+
+  void Shutdown() {
     if (server_ == nullptr || stopped_) return;
     stopped_ = true;
-    server_->GetHealthCheckService()->Shutdown();
-    server_->Shutdown(absl::ToChronoTime(deadline));
+    gate_.Shut();
+    gate_.Clear();
+    const absl::Time limit = absl::Now() + kLastWords;
+    gate_.AwaitEmpty(limit);
+    gate_.AwaitQuiet(kQuiet, limit);
+    // At once: to its client a connection that closes is UNAVAILABLE.
+    server_->Shutdown(absl::ToChronoTime(absl::Now()));
   }
 
  private:
+  CallGate gate_;
   engine::Executor executor_;
   const Environment environment_;
   AnalysisService analysis_;
@@ -130,6 +147,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
 
 int Server::port() const { return impl_->port(); }
 void Server::SetServing(bool serving) { impl_->SetServing(serving); }
-void Server::Shutdown(absl::Time deadline) { impl_->Shutdown(deadline); }
+void Server::Drain(absl::Time deadline) { impl_->Drain(deadline); }
+void Server::Shutdown() { impl_->Shutdown(); }
 
 }  // namespace cupola::service

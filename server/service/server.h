@@ -29,17 +29,20 @@ class Server {
   // the server.
   static absl::StatusOr<std::unique_ptr<Server>> Start(
       const ServerOptions& options, engine::Engine* engine, Metrics* metrics);
-  ~Server();  // Shutdown, at once
+  ~Server();  // Shutdown
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
   int port() const;
   void SetServing(bool serving);
 
-  // Health turns NOT_SERVING for good and new calls are refused. Returns when
-  // the calls in flight have ended; those that have not by `deadline` are
-  // cancelled.
-  void Shutdown(absl::Time deadline);
+  // Health turns NOT_SERVING for good and new calls are refused with
+  // UNAVAILABLE. Returns when the calls in flight have ended, at the latest at
+  // `deadline`.
+  void Drain(absl::Time deadline);
+  // Ends what Drain has left with UNAVAILABLE, and the transport with it: the
+  // engine, which answers calls, is to be drained before.
+  void Shutdown();
 
  private:
   class Impl;

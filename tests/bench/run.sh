@@ -18,4 +18,6 @@ say "$(nproc) cores, 2 threads, $(date -u +%F)"
 say
 "$PYTHON" tests/bench/features_vs_peer.py "$@"
 say
+"$PYTHON" tests/bench/ablation_vs_peer.py
+say
 "$PYTHON" tests/bench/footprint.py

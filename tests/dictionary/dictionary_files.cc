@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "tests/model/safetensors_writer.h"
 
 namespace cupola::dictionary::testing {
 namespace {
@@ -17,12 +18,6 @@ using model::Json;
 at::Tensor Normal(at::IntArrayRef shape, at::Generator& generator,
                   double scale = 1, double offset = 0) {
   return at::randn(shape, generator) * scale + offset;
-}
-
-std::string DTypeName(at::ScalarType dtype) {
-  if (dtype == at::kHalf) return "F16";
-  if (dtype == at::kBFloat16) return "BF16";
-  return "F32";
 }
 
 }  // namespace
@@ -55,21 +50,7 @@ void WriteText(const std::string& path, const std::string& text) {
 }
 
 void WriteSafetensors(const std::string& path, const TensorMap& tensors) {
-  Json header;
-  std::string data;
-  for (const auto& [name, tensor] : tensors) {
-    const at::Tensor plain = tensor.contiguous();
-    const size_t begin = data.size();
-    data.append(static_cast<const char*>(plain.const_data_ptr()),
-                plain.nbytes());
-    header[name] = {{"dtype", DTypeName(plain.scalar_type())},
-                    {"shape", plain.sizes().vec()},
-                    {"data_offsets", {begin, data.size()}}};
-  }
-  const std::string text = header.dump();
-  const uint64_t size = text.size();
-  WriteText(path,
-            std::string(reinterpret_cast<const char*>(&size), 8) + text + data);
+  WriteText(path, model::SafetensorsFile(tensors));
 }
 
 std::string WriteDictionary(const Json& cfg, const TensorMap& tensors) {

@@ -13,9 +13,9 @@
 // With "each" the case is run once per hook point of layer 1 and outside the
 // layers, that point being captured or edited (x * 1.1 + 0.05) alone, and its
 // results are the captured values, or the logits, by hook point.
-// Writes OUTPUT_FOLDER/NAME.safetensors, everything in float32, with the further
-// tensors "logits" and "residual", and prints one JSON object with what the model
-// says of itself.
+// Writes OUTPUT_FOLDER/NAME.safetensors, everything in float32, with the
+// further tensors "logits" and "residual", and prints one JSON object with what
+// the model says of itself.
 
 #include <algorithm>
 #include <cstdint>
@@ -82,8 +82,9 @@ absl::StatusOr<Tensors> RunCase(const Model& model, const Json& json,
   }
   request.start_layer = json.value("start_layer", 0);
   if (json.contains("start_from")) {
-    request.start_residual = earlier.at(json["start_from"][0].get<std::string>())
-                                 .at(json["start_from"][1].get<std::string>());
+    request.start_residual =
+        earlier.at(json["start_from"][0].get<std::string>())
+            .at(json["start_from"][1].get<std::string>());
   }
   if (json.contains("hooks") && json["hooks"].is_string()) {
     for (const HookPoint& point : AllHookPoints(config)) {

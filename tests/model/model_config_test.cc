@@ -121,17 +121,17 @@ TEST(ModelConfigTest, WhatIsNotServedIsNamed) {
   const auto unimplemented = absl::StatusCode::kUnimplemented;
   ExpectError(With(Llama(), "model_type", "bloom"), unimplemented,
               "gpt_neox");  // lists what is
-  ExpectError(With(With(Llama(), "model_type", "mixtral"), "num_local_experts",
-                   8),
-              unimplemented, "experts");
+  ExpectError(
+      With(With(Llama(), "model_type", "mixtral"), "num_local_experts", 8),
+      unimplemented, "experts");
   ExpectError(With(With(Llama(), "model_type", "mpt"), "alibi", true),
               unimplemented, "alibi");
-  ExpectError(With(Llama(), "rope_scaling",
-                   {{"rope_type", "yarn"}, {"factor", 4.0}}),
-              unimplemented, "yarn");
-  ExpectError(With(Llama(), "rope_scaling",
-                   {{"type", "dynamic"}, {"factor", 4.0}}),
-              unimplemented, "dynamic");
+  ExpectError(
+      With(Llama(), "rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}),
+      unimplemented, "yarn");
+  ExpectError(
+      With(Llama(), "rope_scaling", {{"type", "dynamic"}, {"factor", 4.0}}),
+      unimplemented, "dynamic");
   ExpectError(With(Llama(), "hidden_act", "xielu"), unimplemented, "xielu");
   ExpectError(With(Llama(), "quantization_config", {{"bits", 4}}),
               unimplemented, "quantiz");

@@ -6,15 +6,20 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/model/weights.h"
+#include "tests/files/tiny_model.h"
 #include "tests/model/safetensors_writer.h"
-#include "tests/model/tiny_model.h"
 
 namespace cupola::model {
 namespace {
 
+using ::cupola::testing::kTinyVocabulary;
+using ::cupola::testing::TinyGpt2;
 using ::testing::HasSubstr;
 
-class LoadTest : public testing::Test {
+constexpr ::cupola::testing::TinySizes kSizes = {
+    .d_model = 16, .n_heads = 2, .n_ctx = 16};
+
+class LoadTest : public ::testing::Test {
  protected:
   absl::StatusOr<std::shared_ptr<const Model>> Load(
       const Model::Options& options = {}) {
@@ -29,13 +34,14 @@ class LoadTest : public testing::Test {
     EXPECT_THAT(std::string(model.status().message()), HasSubstr(what));
   }
   const std::string folder_ = TestFolder();
-  TinyModel tiny_;
+  TinyGpt2 tiny_{kSizes};
 };
 
 TEST_F(LoadTest, NamesATensorOfTheWrongShapeWithBothShapes) {
-  tiny_.tensors["h.1.mlp.c_fc.weight"] = at::ones({64, 16});
-  ExpectRefused("'h.1.mlp.c_fc.weight' has shape [64, 16], the config needs "
-                "[16, 64]");
+  tiny_.tensors["h.1.mlp.c_fc.weight"].shape = {64, 16};
+  ExpectRefused(
+      "'h.1.mlp.c_fc.weight' has shape [64, 16], the config needs "
+      "[16, 64]");
 }
 
 TEST_F(LoadTest, NamesAMissingTensor) {
@@ -52,18 +58,17 @@ TEST_F(LoadTest, RefusesValuesThatAreNotFinite) {
   for (const float value : {std::numeric_limits<float>::quiet_NaN(),
                             std::numeric_limits<float>::infinity(),
                             -std::numeric_limits<float>::infinity()}) {
-    for (const char* name :
-         {"wte.weight", "h.1.ln_2.bias", "h.0.mlp.c_proj.weight",
-          "ln_f.weight"}) {
-      tiny_ = TinyModel();
-      tiny_.tensors[name].view({-1})[5] = value;
+    for (const char* name : {"wte.weight", "h.1.ln_2.bias",
+                             "h.0.mlp.c_proj.weight", "ln_f.weight"}) {
+      tiny_ = TinyGpt2(kSizes);
+      tiny_.tensors[name].values[5] = value;
       ExpectRefused(name);
     }
   }
 }
 
 TEST_F(LoadTest, AcceptsTheOuterPrefixOfTheFamily) {
-  std::map<std::string, at::Tensor> prefixed;
+  decltype(tiny_.tensors) prefixed;
   for (const auto& [name, tensor] : tiny_.tensors) {
     prefixed["transformer." + name] = tensor;
   }
@@ -95,7 +100,7 @@ TEST_F(LoadTest, TheDigestSeesWeightsAndConfig) {
   tiny_.Write(folder_);
   const storage::Digest before = (*ModelSource::Open(folder_))->digest();
   EXPECT_EQ((*ModelSource::Open(folder_))->digest(), before);
-  tiny_.tensors["ln_f.bias"][3] += 1;
+  tiny_.tensors["ln_f.bias"].values[3] += 1;
   tiny_.Write(folder_);
   const storage::Digest other_weights = (*ModelSource::Open(folder_))->digest();
   EXPECT_NE(other_weights, before);
@@ -108,7 +113,9 @@ TEST_F(LoadTest, CountsEveryWeightOnce) {
   const auto model = Load();
   ASSERT_TRUE(model.ok()) << model.status();
   int64_t parameters = 0;
-  for (const auto& [name, tensor] : tiny_.tensors) parameters += tensor.numel();
+  for (const auto& [name, tensor] : tiny_.tensors) {
+    parameters += tensor.values.size();
+  }
   EXPECT_EQ((*model)->source().WeightBytes(at::kFloat), 4 * parameters);
   EXPECT_EQ((*model)->source().WeightBytes(at::kBFloat16), 2 * parameters);
   EXPECT_GE((*model)->resident_bytes(), 4 * parameters);
@@ -136,7 +143,8 @@ class ForwardTest : public LoadTest {
 };
 
 TEST_F(ForwardTest, RefusesTokensOutsideTheVocabulary) {
-  for (const int32_t bad : {-1, 40, std::numeric_limits<int32_t>::max()}) {
+  for (const int32_t bad :
+       {-1, kTinyVocabulary, std::numeric_limits<int32_t>::max()}) {
     const std::vector<int32_t> row = {3, bad};
     request_.batch = TokenBatch::Pack({&row});
     request_.logits = true;
@@ -248,12 +256,11 @@ TEST_F(ForwardTest, ThePartsOfABlockAddUp) {
                            value("resid_mid1"), 1e-6, 1e-6));
   EXPECT_TRUE(at::allclose(value("resid_mid1") + value("mlp_out1"),
                            value("resid_post1"), 1e-6, 1e-6));
-  EXPECT_TRUE(at::allclose(value("pattern1").sum(-1),
-                           at::ones({1, 2, 5}), 1e-6, 1e-6));
-  EXPECT_TRUE(at::allclose(
-      value("result1").sum(2) +
-          model_->weights().blocks[1].attention_out.bias(),
-      value("attn_out1"), 1e-5, 1e-5));
+  EXPECT_TRUE(
+      at::allclose(value("pattern1").sum(-1), at::ones({1, 2, 5}), 1e-6, 1e-6));
+  EXPECT_TRUE(at::allclose(value("result1").sum(2) +
+                               model_->weights().blocks[1].attention_out.bias(),
+                           value("attn_out1"), 1e-5, 1e-5));
   for (const auto& [point, tensor] : result->captures) {
     EXPECT_TRUE(tensor.is_contiguous()) << HookName(point);
   }
@@ -271,8 +278,7 @@ TEST_F(ForwardTest, UnembedsChosenRows) {
         result->captures.at(Point("unembed.hook_in")).select(1, 2);
     const auto logits = (*model)->Unembed(rows);
     ASSERT_TRUE(logits.ok()) << logits.status();
-    EXPECT_TRUE(
-        at::allclose(*logits, result->logits.select(1, 2), 1e-5, 1e-5));
+    EXPECT_TRUE(at::allclose(*logits, result->logits.select(1, 2), 1e-5, 1e-5));
   }
   EXPECT_EQ(model_->Unembed(at::zeros({2, 3})).status().code(),
             absl::StatusCode::kInternal);

@@ -12,7 +12,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class SafetensorsTest : public testing::Test {
+class SafetensorsTest : public ::testing::Test {
  protected:
   std::string Path() const { return absl::StrCat(folder_, "/x.safetensors"); }
 
@@ -37,9 +37,10 @@ class SafetensorsTest : public testing::Test {
 
 TEST_F(SafetensorsTest, ReadsWhatWasWrittenInEveryDtype) {
   const at::Tensor values = at::arange(6, at::kFloat).view({2, 3}) - 2.5;
-  const auto set = OpenBytes(SafetensorsFile({{"a", values},
-                                              {"b", values.to(at::kHalf)},
-                                              {"c", values.to(at::kBFloat16)}}));
+  const auto set =
+      OpenBytes(SafetensorsFile({{"a", values},
+                                 {"b", values.to(at::kHalf)},
+                                 {"c", values.to(at::kBFloat16)}}));
   ASSERT_TRUE(set.ok()) << set.status();
   for (const char* name : {"a", "b", "c"}) {
     const auto wide = (*set)->Read(name, at::kFloat);
@@ -84,8 +85,8 @@ TEST_F(SafetensorsTest, AcceptsAnEmptyTensorAndAScalar) {
 
 TEST_F(SafetensorsTest, RefusesTruncatedFiles) {
   const std::string whole = SafetensorsFile({{"a", at::ones({4})}});
-  for (size_t size : {size_t{0}, size_t{7}, size_t{8}, size_t{20},
-                      whole.size() - 1}) {
+  for (size_t size :
+       {size_t{0}, size_t{7}, size_t{8}, size_t{20}, whole.size() - 1}) {
     const auto set = OpenBytes(absl::string_view(whole).substr(0, size));
     EXPECT_EQ(set.status().code(), absl::StatusCode::kInvalidArgument) << size;
   }
@@ -189,7 +190,7 @@ TEST_F(SafetensorsTest, RefusesWhatIsNoFile) {
             absl::StatusCode::kNotFound);
 }
 
-class ShardedTest : public testing::Test {
+class ShardedTest : public ::testing::Test {
  protected:
   ShardedTest() {
     WriteFile(folder_ + "/one.safetensors",
@@ -210,8 +211,8 @@ class ShardedTest : public testing::Test {
 };
 
 TEST_F(ShardedTest, HasTheSameContentAsOneFile) {
-  const auto sharded = Open(
-      R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
+  const auto sharded =
+      Open(R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
   ASSERT_TRUE(sharded.ok()) << sharded.status();
   EXPECT_EQ((*sharded)->Read("b")->numel(), 3);
   WriteFile(folder_ + "/model.safetensors",
@@ -227,7 +228,7 @@ TEST_F(ShardedTest, HasTheSameContentAsOneFile) {
 }
 
 TEST_F(ShardedTest, StaysInsideItsFolder) {
-  WriteFile(testing::TempDir() + "/outside.safetensors",
+  WriteFile(::testing::TempDir() + "/outside.safetensors",
             SafetensorsFile({{"a", at::ones({2})}}));
   ExpectRefused(R"({"weight_map":{"a":"../outside.safetensors"}})", "shard");
   ExpectRefused(R"({"weight_map":{"a":"/etc/passwd"}})", "shard");

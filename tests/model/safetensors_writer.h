@@ -5,15 +5,12 @@
 #include <string>
 
 #include "ATen/ATen.h"
-#include "absl/strings/string_view.h"
+#include "tests/files/safetensors_file.h"
 
 namespace cupola::model {
 
-// Writes `bytes` to a file, replacing it; aborts the test program on failure.
-void WriteFile(const std::string& path, absl::string_view bytes);
-
-// A file of the safetensors format: header length, header, data.
-std::string SafetensorsFile(absl::string_view header, absl::string_view data);
+using ::cupola::testing::SafetensorsFile;
+using ::cupola::testing::WriteFile;
 
 // A valid file with float32, float16 or bfloat16 tensors.
 std::string SafetensorsFile(const std::map<std::string, at::Tensor>& tensors);

@@ -32,8 +32,8 @@ class FakeAnalysis final : public RawAnalysis {
   grpc::ServerWriteReactor<grpc::ByteBuffer>* GetFeatures(
       grpc::CallbackServerContext* context,
       const grpc::ByteBuffer* /*request*/) override {
-    auto* call = new ChunkedWriter(
-        std::make_unique<RequestScope>("GetFeatures", context, metrics_));
+    auto* call = new ChunkedWriter(std::make_unique<RequestScope>(
+        "GetFeatures", context, &gate_, metrics_));
     std::lock_guard<std::mutex> lock(mutex_);
     call_ = call;
     arrived_.notify_all();
@@ -46,7 +46,10 @@ class FakeAnalysis final : public RawAnalysis {
     return std::exchange(call_, nullptr);
   }
 
+  CallGate& gate() { return gate_; }
+
  private:
+  CallGate gate_;
   Metrics* const metrics_;
   std::mutex mutex_;
   std::condition_variable arrived_;
@@ -224,6 +227,31 @@ TEST_F(ChunkedWriterTest, WithoutADeadlineThereIsADefault) {
   EXPECT_TRUE(reader->Read(&message));
   EXPECT_FALSE(reader->Read(&message));
   EXPECT_TRUE(reader->Finish().ok());
+}
+
+TEST_F(ChunkedWriterTest, AStreamEndsAtItsNextChunkWhenTheGateIsCleared) {
+  const auto reader = Call();
+  service_.TakeCall()->Send(Header(5), {std::string(64 << 20, 'x')});
+  v1::FeaturesResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  service_.gate().Clear();
+  int64_t bytes = 0;
+  while (reader->Read(&message)) bytes += message.chunk().size();
+  EXPECT_LT(bytes, 64 << 20);
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  StopServer();
+  EXPECT_TRUE(Counted("UNAVAILABLE"));
+}
+
+TEST_F(ChunkedWriterTest, ACallIsRefusedByAShutGate) {
+  service_.gate().Shut();
+  const auto reader = Call();
+  ChunkedWriter* call = service_.TakeCall();
+  EXPECT_EQ(call->scope().admitted().code(), absl::StatusCode::kUnavailable);
+  call->Fail(call->scope().admitted());
+  v1::FeaturesResponse message;
+  EXPECT_FALSE(reader->Read(&message));
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST_F(ChunkedWriterTest, ShutdownCutsAStreamThatNobodyReads) {

@@ -1,29 +1,29 @@
-// From the command line to the end: start, health, cancellation, drain,
-// restart.
+// From the command line to serving: start, health, what is logged, loads that
+// take long, cancellation, restart. How it ends is in drain_test.cc.
 
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "cupola/v1/analysis.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
+#include "tests/files/safetensors_file.h"
 #include "tests/service/http_get.h"
-#include "tests/service/server_fixture.h"
-#include "tests/service/tiny_model.h"
+#include "tests/service/lifecycle_fixture.h"
 
 namespace cupola::testing {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 // grpc.health.v1.Health/Check by hand: the status (1 is SERVING, 2 is
@@ -56,54 +56,6 @@ int Health(const std::string& address, const std::string& service) {
   }
   return slices[0].begin()[1];
 }
-
-class LifecycleTest : public ::testing::Test {
- protected:
-  LifecycleTest()
-      : folder_(MakeScratchFolder(
-            ::testing::UnitTest::GetInstance()->current_test_info()->name())),
-        catalog_(WriteTinyCatalog(folder_)) {}
-  ~LifecycleTest() override { fs::remove_all(folder_); }
-
-  std::unique_ptr<ServerProcess> Start(std::vector<std::string> more = {}) {
-    more.insert(more.end(), {"--catalog", catalog_, "--device=cpu"});
-    return ServerProcess::Start(more, folder_ + "/log");
-  }
-
-  // A model of which 64 full prompts take many seconds.
-  void AddSlowModel() {
-    TinyGpt2 sizes;
-    sizes.n_layers = 24;
-    sizes.d_model = 256;
-    sizes.n_heads = 8;
-    sizes.n_ctx = 1024;
-    WriteTinyGpt2(folder_ + "/slow", sizes);
-    std::ofstream(catalog_) << "model { name: \"slow\" path: \"slow\" }\n";
-  }
-
-  // 64 prompts of 1024 tokens: 64 MiB of one hook point. Before the first block
-  // there is nothing to compute; after the last, some teraflops.
-  static v1::ActivationsRequest LargeRequest(const std::string& hook,
-                                             char letter) {
-    v1::ActivationsRequest request;
-    request.set_model("slow");
-    request.add_hooks(hook);
-    for (int i = 0; i < 64; ++i) {
-      request.mutable_prompts()->add_prompts()->set_text(
-          std::string(1023, static_cast<char>(letter + i % 26)));
-    }
-    return request;
-  }
-  static v1::ActivationsRequest LargeAnswer() {
-    return LargeRequest("hook_embed", 'A');
-  }
-  static v1::ActivationsRequest LongWork(char letter) {
-    return LargeRequest("blocks.23.hook_resid_post", letter);
-  }
-
-  const std::string folder_;
-  const std::string catalog_;
-};
 
 TEST_F(LifecycleTest, HelpVersionAndBadFlags) {
   RunResult help = RunServer({"--help"}, folder_);
@@ -196,115 +148,23 @@ TEST_F(LifecycleTest, ReflectionIsBehindItsFlag) {
   EXPECT_TRUE(supports(*with));
 }
 
-TEST_F(LifecycleTest, SigtermEndsWithZero) {
-  const auto server = Start();
-  ASSERT_NE(server, nullptr);
-  server->WaitUntilReady();
-  ASSERT_TRUE(server->Connect()->List().ok());
-  server->Signal(SIGTERM);
-  EXPECT_EQ(server->Wait(), 0);
-  EXPECT_THAT(ReadWhole(folder_ + "/log"), HasSubstr("\"draining\""));
-}
-
-TEST_F(LifecycleTest, SigintWhileLoadingEndsWithZero) {
-  AddSlowModel();
-  const auto server = Start();
-  ASSERT_NE(server, nullptr);
-  server->Signal(SIGINT);
-  EXPECT_EQ(server->Wait(), 0);
-}
-
-TEST_F(LifecycleTest, ADrainLetsAStreamFinish) {
-  AddSlowModel();
-  const auto server = Start();
-  ASSERT_NE(server, nullptr);
-  server->WaitUntilReady();
-  v1::Analysis::Stub stub(grpc::CreateChannel(
-      server->address(), grpc::InsecureChannelCredentials()));
-  grpc::ClientContext context;
-  const auto reader = stub.GetActivations(&context, LargeAnswer());
-  v1::ActivationsResponse message;
-  ASSERT_TRUE(reader->Read(&message));
-  const int64_t announced = message.header().provenance().chunked_bytes();
-  EXPECT_GT(announced, 60 << 20);
-  // The stream is open and most of it unread: now the server is told to end.
-  server->Signal(SIGTERM);
-  while (!HttpGet(server->http_port(), "/readyz").empty() &&
-         HttpGet(server->http_port(), "/readyz").rfind("HTTP/1.1 200", 0) ==
-             0) {
-  }
-  int64_t got = 0;
-  while (reader->Read(&message)) got += message.chunk().size();
-  EXPECT_TRUE(reader->Finish().ok());
-  EXPECT_EQ(got, announced);
-  EXPECT_EQ(server->Wait(), 0);
-}
-
-TEST_F(LifecycleTest, ADrainEndsWhatDoesNotFinish) {
-  AddSlowModel();
-  const auto server = Start({"--drain_seconds=0"});
-  ASSERT_NE(server, nullptr);
-  server->WaitUntilReady();
-  v1::Analysis::Stub stub(grpc::CreateChannel(
-      server->address(), grpc::InsecureChannelCredentials()));
-  grpc::ClientContext context;
-  const auto reader = stub.GetActivations(&context, LargeAnswer());
-  v1::ActivationsResponse message;
-  ASSERT_TRUE(reader->Read(&message));
-  server->Signal(SIGTERM);  // and nobody reads
-  EXPECT_EQ(server->Wait(), 0);
-  while (reader->Read(&message)) {
-  }
-  EXPECT_FALSE(reader->Finish().ok());
-}
-
-TEST_F(LifecycleTest, ASecondSignalEndsAtOnce) {
-  AddSlowModel();
-  const auto server = Start({"--drain_seconds=3600"});
-  ASSERT_NE(server, nullptr);
-  server->WaitUntilReady();
-  v1::Analysis::Stub stub(grpc::CreateChannel(
-      server->address(), grpc::InsecureChannelCredentials()));
-  grpc::ClientContext context;
-  const auto reader = stub.GetActivations(&context, LargeAnswer());
-  v1::ActivationsResponse message;
-  ASSERT_TRUE(reader->Read(&message));
-  server->Signal(SIGTERM);
-  while (ReadWhole(folder_ + "/log").find("\"draining\"") ==
-         std::string::npos) {
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  server->Signal(SIGTERM);
-  EXPECT_EQ(server->Wait(), -SIGTERM);
-}
-
 TEST_F(LifecycleTest, DeadlinesAndCancellationFreeTheDevice) {
-  AddSlowModel();
-  const auto server = Start();
+  const auto server = StartSlow();
   ASSERT_NE(server, nullptr);
-  server->WaitUntilReady();
   ClientOptions hurried;
   hurried.deadline = absl::Milliseconds(20);
   const auto late = server->Connect(hurried)->GetActivations(LongWork('a'));
   EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded);
 
-  v1::Analysis::Stub stub(grpc::CreateChannel(
-      server->address(), grpc::InsecureChannelCredentials()));
-  grpc::ClientContext context;
-  const auto reader = stub.GetActivations(&context, LongWork('0'));
-  context.TryCancel();
-  v1::ActivationsResponse message;
-  EXPECT_FALSE(reader->Read(&message));
-  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  Stream stream(*server, LongWork('0'));
+  stream.Cancel();
+  EXPECT_EQ(stream.ReadToTheEnd(), 0);
+  EXPECT_EQ(stream.Finish().error_code(), grpc::StatusCode::CANCELLED);
 
   // Both have left the server, counted as what they were.
   for (const char* code : {"DEADLINE_EXCEEDED", "CANCELLED"}) {
-    const std::string sample = std::string("cupola_requests_total{code=\"") +
-                               code + "\",method=\"GetActivations\"} 1";
-    while (HttpGet(server->http_port(), "/metrics").find(sample) ==
-           std::string::npos) {
-      absl::SleepFor(absl::Milliseconds(5));
-    }
+    AwaitMetric(*server, std::string("cupola_requests_total{code=\"") + code +
+                             "\",method=\"GetActivations\"} 1");
   }
   EXPECT_THAT(HttpGet(server->http_port(), "/metrics"),
               HasSubstr("cupola_requests_in_flight 0"));
@@ -352,6 +212,100 @@ TEST_F(LifecycleTest, ACacheThatCannotBeDoesNotStopTheServer) {
   ASSERT_TRUE(statistics.ok()) << statistics.status();
   EXPECT_FALSE(statistics->enabled());
   EXPECT_FALSE(statistics->disabled_reason().empty());
+  server->Signal(SIGTERM);
+  EXPECT_EQ(server->Wait(), 0);
+  EXPECT_THAT(ReadWhole(folder_ + "/log"), HasSubstr("\"no cache\""));
+}
+
+TEST_F(LifecycleTest, ACacheThatIsMovedAsideIsLogged) {
+  const std::string cache = folder_ + "/cache";
+  const auto run = [&] {
+    const auto server = Start({"--cache_dir", cache});
+    ASSERT_NE(server, nullptr);
+    EXPECT_TRUE(server->Connect()->GetCacheStatistics()->enabled());
+    server->Signal(SIGTERM);
+    EXPECT_EQ(server->Wait(), 0);
+  };
+  run();
+  EXPECT_THAT(ReadWhole(folder_ + "/log"), Not(HasSubstr("moved aside")));
+  // Without its list of files the database cannot be opened.
+  int damaged = 0;
+  for (const auto& file : fs::directory_iterator(cache)) {
+    if (file.path().filename().string().rfind("MANIFEST", 0) == 0) {
+      std::ofstream(file.path()) << "garbage";
+      ++damaged;
+    }
+  }
+  ASSERT_GT(damaged, 0);
+  run();
+  EXPECT_THAT(ReadWhole(folder_ + "/log"),
+              AllOf(HasSubstr("\"cache moved aside\""),
+                    HasSubstr(cache + ".corrupt-")));
+  EXPECT_TRUE(fs::exists(cache + "/CURRENT"));
+}
+
+TEST_F(LifecycleTest, ASelfCheckWarns) {
+  // What is published of the dictionary is far from what is measured.
+  std::ofstream(catalog_) << R"pb(
+    model { name: "tiny" path: "tiny" }
+    dictionary {
+      name: "tiny/sae"
+      model: "tiny"
+      path: "sae"
+      expect { l0: 3000 fvu: 0.001 }
+    }
+  )pb";
+  const auto server = Start();
+  ASSERT_NE(server, nullptr);
+  const v1::DictionaryInfo info = AwaitSelfCheck(*server);
+  EXPECT_GT(info.measured().tokens(), 0);
+  ASSERT_EQ(info.warnings_size(), 2);
+  EXPECT_THAT(info.warnings(0),
+              AllOf(StartsWith("L0 is "), HasSubstr("expected 3000")));
+  EXPECT_THAT(info.warnings(1),
+              AllOf(StartsWith("FVU is "), HasSubstr("expected 0.001")));
+}
+
+TEST_F(LifecycleTest, ASelfCheckThatFailsSaysSo) {
+  // The sample texts are longer than what this server takes.
+  const auto server = Start({"--max_tokens_per_request=8"});
+  ASSERT_NE(server, nullptr);
+  const v1::DictionaryInfo info = AwaitSelfCheck(*server);
+  EXPECT_FALSE(info.has_measured());
+  ASSERT_EQ(info.warnings_size(), 1);
+  EXPECT_THAT(info.warnings(0),
+              AllOf(StartsWith("not measured: "), HasSubstr("8")));
+  // And serves all the same.
+  EXPECT_EQ(info.state(), v1::RESIDENT);
+  EXPECT_TRUE(server->Connect()->GetFeatures(FeaturesOf("short")).ok());
+  const auto again = server->Connect()->SelfCheck("tiny/sae");
+  EXPECT_EQ(again.status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(LifecycleTest, ARequestWaitsForALoadUntilItsDeadline) {
+  // Gigabytes to digest, though no disk holds them: a load of many seconds.
+  AddTensorOfZeros(folder_ + "/tiny/model.safetensors", int64_t{1} << 33);
+  const auto server = Start();
+  ASSERT_NE(server, nullptr);
+  ClientOptions hurried;
+  hurried.deadline = absl::Milliseconds(50);
+  const auto late =
+      server->Connect(hurried)->GetFeatures(FeaturesOf("too soon"));
+  EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded);
+  Stream stream(*server, LargeRequest("hook_embed", 'A', "tiny"));
+  AwaitMetric(*server, "cupola_requests_in_flight 1\n");
+  stream.Cancel();
+  // The server has let go of both, and the load goes on.
+  AwaitMetric(*server,
+              "cupola_requests_total{code=\"DEADLINE_EXCEEDED\","
+              "method=\"GetFeatures\"} 1");
+  AwaitMetric(*server,
+              "cupola_requests_total{code=\"CANCELLED\","
+              "method=\"GetActivations\"} 1");
+  AwaitMetric(*server, "cupola_requests_in_flight 0\n");
+  const auto entry = server->Connect()->Describe("tiny");
+  ASSERT_TRUE(entry.ok()) << entry.status();
+  EXPECT_EQ(entry->model().state(), v1::LOADING);
 }
 
 }  // namespace

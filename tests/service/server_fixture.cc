@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "tests/service/tiny_model.h"
+#include "tests/files/tiny_model.h"
 
 namespace cupola::testing {
 namespace {
@@ -30,13 +30,14 @@ std::string MakeScratchFolder(const std::string& name) {
 }
 
 std::string WriteTinyCatalog(const std::string& folder) {
-  TinyGpt2 sizes;
+  TinySizes sizes;
   sizes.d_model = kTinyWidth;
   sizes.n_ctx = kTinyContext;
-  WriteTinyGpt2(folder + "/tiny", sizes);
+  const TinyGpt2 model(sizes);
+  model.Write(folder + "/tiny");
   WriteTinySae(folder + "/sae", "blocks.1.hook_resid_pre", kTinyWidth,
                kTinyLatents, 2);
-  WriteTinyGpt2(folder + "/broken", sizes);
+  model.Write(folder + "/broken");
   fs::resize_file(folder + "/broken/config.json", 40);
   const std::string path = folder + "/catalog.textproto";
   std::ofstream(path) << R"pb(

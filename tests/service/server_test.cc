@@ -13,10 +13,10 @@
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/files/tiny_model.h"
 #include "tests/service/http_get.h"
 #include "tests/service/proto_tensors.h"
 #include "tests/service/server_fixture.h"
-#include "tests/service/tiny_model.h"
 
 namespace cupola::testing {
 namespace {

@@ -7,6 +7,8 @@ with cupola.connect("localhost:7070") as client:
     print(sae.features("The capital of France is Paris").top(10))
 """
 
+from .ablation import Ablation
+from .attribution import Attribution, LogitLens
 from .client import Client, connect
 from .dictionary import Dictionary, Pair
 from .errors import (
@@ -34,13 +36,31 @@ from .info import (
     ServerInfo,
     Status,
 )
+from .interventions import (
+    Add,
+    Patch,
+    ProjectOut,
+    Reconstruct,
+    Scale,
+    Set,
+    SetLatents,
+    SubtractLatents,
+    Zero,
+)
 from .model import Model
+from .quality import Quality
 from .results import Activations, Provenance, Reconstruction, Seconds
+from .run import Beside, Run, Top
+from .weights import Weights
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ablation",
     "Activations",
+    "Attribution",
+    "Add",
+    "Beside",
     "CacheStatistics",
     "Cancelled",
     "Client",
@@ -54,20 +74,32 @@ __all__ = [
     "HookPoint",
     "Internal",
     "InvalidArgument",
+    "LogitLens",
     "Measurement",
     "Model",
     "ModelInfo",
     "NotFound",
     "Pair",
+    "Patch",
     "PermissionDenied",
+    "ProjectOut",
     "Provenance",
+    "Quality",
+    "Reconstruct",
     "Reconstruction",
     "ResourceExhausted",
+    "Run",
+    "Scale",
     "Seconds",
     "ServerInfo",
+    "Set",
+    "SetLatents",
     "Status",
+    "SubtractLatents",
+    "Top",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Zero",
     "connect",
 ]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pathlib
+import time
 import urllib.parse
 from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import grpc
 
 from . import _protos, _tensors
-from .errors import CupolaError, from_rpc_error
+from .errors import CupolaError, Unavailable, from_rpc_error
 
 DEFAULT_PORT = 7070
 RECEIVE_LIMIT = 32 << 20
@@ -20,24 +20,11 @@ RECEIVE_LIMIT = 32 << 20
 # with those of a PEM file, or as the given credentials say.
 Tls = Union[None, bool, str, pathlib.Path, grpc.ChannelCredentials]
 
-# Every operation is a pure function or idempotent, so it may be sent again when
-# a server cannot be reached. Errors of other kinds would only repeat.
-_SERVICE_CONFIG = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2.5,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-)
+# Every operation is a pure function or idempotent, so it is sent again when a
+# server cannot be reached: after so many seconds each. Errors of other kinds
+# would only repeat. gRPC's own retries are off: with them a streamed call that
+# a server refuses while it shuts down may never end (seen with grpcio 1.85).
+_RETRY_AFTER = (0.1, 0.25, 0.6)
 
 
 class Connection:
@@ -60,7 +47,7 @@ class Connection:
         options: List[Tuple[str, Any]] = [
             ("grpc.max_receive_message_length", RECEIVE_LIMIT),
             ("grpc.max_send_message_length", -1),  # the server sets the limit
-            ("grpc.service_config", _SERVICE_CONFIG),
+            ("grpc.enable_retries", 0),
             # A notebook's connection idles behind a NAT that forgets it, and
             # its requests may compute for minutes without a byte.
             ("grpc.keepalive_time_ms", 60_000),
@@ -93,8 +80,9 @@ class Connection:
         self._channel.close()
 
     def unary(self, method: Any, request: Any, model: str = "") -> Any:
-        call = self._start(method.future, request, model)
-        return self._finish(call, call.result)
+        return self._ask(
+            method.future, request, model, lambda call: call.result()
+        )
 
     def stream(
         self,
@@ -104,18 +92,35 @@ class Connection:
         tensors: Callable[[Any], Sequence[_protos.tensor.Tensor]],
     ) -> Tuple[Any, List[Any]]:
         """The header and the arrays of a streamed answer (see receive)."""
-        call = self._start(method, request, model)
-        answer: Tuple[Any, List[Any]] = self._finish(
-            call, lambda: _tensors.receive(call, tensors)
+        answer: Tuple[Any, List[Any]] = self._ask(
+            method, request, model, lambda call: _tensors.receive(call, tensors)
         )
         return answer
 
     def serving(self) -> bool:
         """Whether the server calls itself healthy and ready."""
-        call = self._start(self._health.future, None, "")
-        return bool(self._finish(call, call.result))
+        return bool(
+            self._ask(self._health.future, None, "", lambda call: call.result())
+        )
 
-    def _start(self, method: Any, request: Any, model: str) -> Any:
+    def _ask(
+        self, method: Any, request: Any, model: str, wait: Callable[[Any], Any]
+    ) -> Any:
+        """What `wait` makes of the call, within one deadline for all tries."""
+        end = None if self.deadline is None else time.monotonic() + self.deadline
+        for pause in (*_RETRY_AFTER, None):
+            left = None if end is None else max(end - time.monotonic(), 0.0)
+            call = self._start(method, request, model, left)
+            try:
+                return self._finish(call, wait)
+            except Unavailable:
+                if pause is None or (end and time.monotonic() + pause > end):
+                    raise
+                time.sleep(pause)
+
+    def _start(
+        self, method: Any, request: Any, model: str, timeout: Optional[float]
+    ) -> Any:
         metadata = list(self._authorization)
         if model:
             # For proxies that route by consistent hash: to the server that
@@ -123,13 +128,13 @@ class Connection:
             metadata.append(("cupola-model", urllib.parse.quote(model)))
             metadata.append(("cupola-key", _request_key(request)))
         try:
-            return method(request, timeout=self.deadline, metadata=metadata)
+            return method(request, timeout=timeout, metadata=metadata)
         except ValueError as error:  # what a closed channel raises
             raise CupolaError(f"{self.target}: {error}", "CANCELLED") from None
 
-    def _finish(self, call: Any, wait: Callable[[], Any]) -> Any:
+    def _finish(self, call: Any, wait: Callable[[Any], Any]) -> Any:
         try:
-            return wait()
+            return wait(call)
         except grpc.FutureCancelledError:
             raise from_rpc_error(call, self.target) from None
         except grpc.RpcError as error:

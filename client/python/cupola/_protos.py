@@ -34,11 +34,15 @@ from ._proto import (  # noqa: E402  (they may just have been generated)
     admin_pb2_grpc as admin_grpc,
     analysis_pb2 as analysis,
     analysis_pb2_grpc as analysis_grpc,
+    attribution_pb2 as attribution,
     catalog_config_pb2 as catalog_config,
     catalog_pb2 as catalog,
     catalog_pb2_grpc as catalog_grpc,
     common_pb2 as common,
+    quality_pb2 as quality,
+    run_pb2 as run,
     tensor_pb2 as tensor,
+    weights_pb2 as weights,
 )
 
 __all__ = [
@@ -46,9 +50,13 @@ __all__ = [
     "admin_grpc",
     "analysis",
     "analysis_grpc",
+    "attribution",
     "catalog",
     "catalog_config",
     "catalog_grpc",
     "common",
+    "quality",
+    "run",
     "tensor",
+    "weights",
 ]

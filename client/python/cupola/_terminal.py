@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ._html import cell, seconds_text
+from .attribution import Attribution
+from .ablation import Ablation
 from .features import Features
 from .info import Status
 from .results import Activations, Answer
@@ -74,6 +76,35 @@ def _show_entries(entries: Sequence[Any], columns: Dict[str, str]) -> None:
                 console.print(
                     Text(f"{entry.name}: {note}", "red"), soft_wrap=True
                 )
+
+
+def show_ablation(answer: Ablation, top: int) -> None:
+    table = _table(
+        "#latent", "#activation", "#loss", "#increase", "#logprob", "#rank"
+    )
+    console = _console()
+    frame = answer.top(top)
+    if len(frame):
+        first = frame.iloc[0]
+        console.print(
+            f"clean: loss {first.clean_loss:.4f}, logprob "
+            f"{first.clean_logprob:.4f}, rank {int(first.clean_rank)}"
+        )
+    for row in frame.itertuples():
+        table.add_row(
+            str(row.latent),
+            f"{row.activation:.3g}",
+            f"{row.loss:.4f}",
+            f"{row.loss_increase:+.4f}",
+            f"{row.logprob:.4f}",
+            str(row.rank),
+        )
+    console.print(table)
+    console.print(_origin(answer))
+
+
+def ablation_json(answer: Ablation) -> Any:
+    return json.loads(answer.to_dataframe().to_json(orient="records"))
 
 
 def show_features(answer: Features, top: int) -> None:
@@ -141,6 +172,38 @@ def activations_json(answer: Activations) -> Dict[str, Any]:
         "token_ids": answer.token_ids[0],
         "positions": answer.positions[0].tolist(),
         "activations": {name: answer[name][0].tolist() for name in answer},
+    }
+
+
+def show_attribution(answer: Attribution, top: int) -> None:
+    """Of an answer with one row and one target."""
+    table = _table("component", "#attribution")
+    frame = answer.top(top)
+    for component, value in zip(frame["component"], frame["attribution"]):
+        table.add_row(component, f"{value:+.4f}")
+    hidden = len(answer.components) - len(frame)
+    if hidden:
+        rest = float(answer.total[0, 0]) - float(frame["attribution"].sum())
+        table.add_row(f"{hidden} others", f"{rest:+.4f}")
+    table.add_row("constant", f"{float(answer.bias[0]):+.4f}")
+    table.add_row(Text("logit", "bold"), f"{float(answer.result[0, 0]):+.4f}")
+    console = _console()
+    console.print(table)
+    console.print(_origin(answer), soft_wrap=True)
+
+
+def attribution_json(answer: Attribution) -> Dict[str, Any]:
+    """Of an answer with one row and one target."""
+    return {
+        **_origin_fields(answer),
+        "token_ids": answer.provenance.token_ids[0],
+        "position": int(answer.position[0]),
+        "target": answer.targets[0],
+        "logit": float(answer.result[0, 0]),
+        "bias": float(answer.bias[0]),
+        "components": dict(
+            zip(answer.components, map(float, answer.values[0, :, 0]))
+        ),
     }
 
 

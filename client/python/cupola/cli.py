@@ -11,7 +11,16 @@ import contextlib
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Dict, Iterator, List, NoReturn, Optional
+from typing import (
+    Annotated,
+    Any,
+    Dict,
+    Iterator,
+    List,
+    NoReturn,
+    Optional,
+    Union,
+)
 
 import numpy as np
 import typer
@@ -161,6 +170,49 @@ def features(
 
 
 @app.command()
+def ablate(
+    context: typer.Context,
+    dictionary: Annotated[str, typer.Argument(help="Its name.")],
+    text: TextArgument,
+    position: Annotated[
+        int, typer.Option(help="Where to ablate and read.")
+    ] = -2,
+    latents: Annotated[
+        Optional[str],
+        typer.Option(help="Only these, e.g. 50,1203; default: all active."),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="subtract or reconstruct.")
+    ] = "subtract",
+    answer: Annotated[
+        Optional[str],
+        typer.Option(help="Its log-probability; default: the next token's."),
+    ] = None,
+    top: Annotated[
+        int, typer.Option(min=1, help="Latents to show, largest effect first.")
+    ] = 10,
+    processing: ProcessingOption = None,
+    bos: BosOption = None,
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Show what TEXT loses when latents of DICTIONARY are taken away."""
+    with _client(context, server) as client:
+        found = client.dictionary(dictionary, processing).ablate(
+            _read(text),
+            _numbers(latents, "--latents"),
+            position,
+            mode,
+            answer,
+            prepend_bos=bos,
+        )
+    if as_json:
+        _terminal.print_json(_terminal.ablation_json(found))
+    else:
+        _terminal.show_ablation(found, top)
+
+
+@app.command()
 def activations(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="Its name.")],
@@ -206,6 +258,48 @@ def activations(
         with open(out, "wb") as file:
             np.savez(file, **arrays)
         print(f"wrote {out}", file=sys.stderr)
+
+
+@app.command()
+def attribute(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Its name.")],
+    text: TextArgument,
+    token: Annotated[
+        str, typer.Option(help="The token to explain: its text, or its id.")
+    ],
+    instead_of: Annotated[
+        Optional[str],
+        typer.Option(help="Explain the difference to this token's logit."),
+    ] = None,
+    position: Annotated[
+        int, typer.Option(help="The token index that predicts.")
+    ] = -1,
+    level: Annotated[
+        str, typer.Option(help="layers, heads or neurons.")
+    ] = "layers",
+    top: Annotated[
+        int, typer.Option(min=1, help="Components, the strongest first.")
+    ] = 10,
+    processing: ProcessingOption = "raw",
+    bos: BosOption = None,
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Show which components of MODEL speak for a next token of TEXT."""
+    with _client(context, server) as client:
+        answer = client.model(model, processing).attribute(
+            _read(text),
+            _token(token),
+            None if instead_of is None else _token(instead_of),
+            level=level,
+            positions=[position],
+            prepend_bos=bos,
+        )
+    if as_json:
+        _terminal.print_json(_terminal.attribution_json(answer))
+    else:
+        _terminal.show_attribution(answer, top)
 
 
 @app.command()
@@ -308,6 +402,11 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _read(text: str) -> str:
     return sys.stdin.read() if text == "-" else text
+
+
+def _token(value: str) -> Union[int, str]:
+    """An id where it looks like one, else a text."""
+    return int(value) if value.isascii() and value.isdigit() else value
 
 
 def _numbers(value: Optional[str], option: str) -> Optional[List[int]]:

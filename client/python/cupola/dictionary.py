@@ -11,12 +11,18 @@ from scipy.sparse import csr_matrix
 
 from . import _protos, _requests, _tensors
 from ._requests import Positions, Prompts
+from .ablation import Ablation, ablate, ablation_table
 from .errors import DataLoss, InvalidArgument
 from .features import Features, csr_rows
 from .info import DictionaryInfo
+from .quality import Quality, quality
 from .results import Provenance, Reconstruction
+from .run import Answers
+from .weights import Indices, Weights, fetch
 
 if TYPE_CHECKING:
+    import pandas
+
     from .client import Client
 
 # float32 [n, d_in] at the hook point, or latents to decode first.
@@ -136,6 +142,107 @@ class Dictionary:
         request = _protos.analysis.ReconstructRequest(dictionary=self.name)
         self._set_source(request, prompts, positions, inputs, prepend_bos)
         return self._reconstruct(request)
+
+    def ablate(
+        self,
+        prompts: Prompts,
+        latents: Union[None, int, Sequence[int]] = None,
+        position: Positions = -2,
+        mode: str = "subtract",
+        answers: Answers = None,
+        *,
+        prepend_bos: Optional[bool] = None,
+    ) -> Ablation:
+        """Takes latents away one at a time at `position` (one per prompt) and
+        reads the model's output there: the loss of the token that follows, and
+        log-probability and rank of `answers` (None: that token).
+
+        `latents` None: all that are active there. Mode "subtract" takes the
+        latent's contribution away and leaves the dictionary's error;
+        "reconstruct" puts the reconstruction without the latent in its place.
+        """
+        return ablate(
+            self, prompts, latents, position, mode, answers, prepend_bos
+        )
+
+    def ablation_table(
+        self,
+        prompts: Prompts,
+        position: Positions = -2,
+        *,
+        active_above: float = 0.1,
+        share_of_max: float = 0.17,
+        min_share: float = 0.05,
+        mean_prompts: int = 1000,
+        max_latents: int = 100,
+        prompts_per_latent: int = 200,
+        prepend_bos: Optional[bool] = None,
+    ) -> pandas.DataFrame:
+        """Which latents matter at `position` of many prompts: a row per latent,
+        by falling loss increase.
+
+        A latent's `mean_activation` is over those of the first `mean_prompts`
+        prompts where it exceeds `share_of_max` of its largest activation on any
+        token but the last, `share_active` their share; below `min_share` it is
+        left out. The `max_latents` of the largest means are ablated in the
+        first `prompts_per_latent` prompts where they exceed `active_above`
+        (`prompts` tells how many): `loss_increase` without the latent's
+        contribution, `loss_increase_encoded` under the reconstruction without
+        the latent; both over the clean loss.
+        """
+        return ablation_table(
+            self,
+            prompts,
+            position,
+            prepend_bos,
+            active_above=active_above,
+            share_of_max=share_of_max,
+            min_share=min_share,
+            mean_prompts=mean_prompts,
+            max_latents=max_latents,
+            prompts_per_latent=prompts_per_latent,
+        )
+
+    def quality(
+        self,
+        prompts: Prompts,
+        positions: Positions = None,
+        *,
+        score_every: bool = False,
+        prepend_bos: Optional[bool] = None,
+    ) -> Quality:
+        """What the language model loses when the dictionary's reconstruction
+        replaces the activation at `positions`: its loss as it is, with the
+        activation zeroed and with the reconstruction; loss recovered; FVU, L0.
+
+        The losses are those of the selected positions' next tokens, or with
+        `score_every` of all.
+        """
+        return quality(self, prompts, positions, score_every, prepend_bos)
+
+    @property
+    def weights(self) -> Weights:
+        """What the weights say of the latents, without any prompt."""
+        return Weights(self)
+
+    def weight(
+        self, name: str, rows: Indices = None, columns: Indices = None
+    ) -> NDArray[np.float32]:
+        """A tensor under its SAELens name and in its shape: "W_dec" [d_sae,
+        d_out], "W_enc" [d_in, d_sae], "b_enc", "threshold", ..., as the server
+        computes with it (norms and scalings folded in).
+
+        `rows` select from the first axis, `columns` from the last one; an axis
+        selected by a single integer is dropped.
+        """
+        return fetch(
+            self._client,
+            self.info.model,
+            rows,
+            columns,
+            dictionary=self.name,
+            name=name,
+        )
 
     def _loaded_info(self) -> DictionaryInfo:
         """`info` with its sizes, which are zero until the server has opened

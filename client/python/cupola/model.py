@@ -5,14 +5,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
 
-from . import _protos, _requests
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _protos, _requests, attribution, weights
 from ._requests import Positions, Prompts
+from ._tokens import Tokens
+from .attribution import Attribution, LogitLens
 from .errors import DataLoss, InvalidArgument
 from .info import HookPoint, ModelInfo
 from .results import Activations, Provenance
+from .run import Answers, Run, run
 
 if TYPE_CHECKING:
     from .client import Client
+    from .dictionary import Dictionary
 
 
 class Model:
@@ -120,6 +127,140 @@ class Model:
                 asked: hook.name for asked, hook in zip(hooks, header.hooks)
             },
             provenance=Provenance.from_message(header.provenance, round_trip),
+        )
+
+    def run(
+        self,
+        prompts: Prompts,
+        interventions: Sequence[Any] = (),
+        positions: Positions = None,
+        loss: bool = True,
+        top_logits: int = 0,
+        answers: Answers = None,
+        dictionaries: Sequence[Any] = (),
+        hooks: Union[str, Sequence[str]] = (),
+        *,
+        prepend_bos: Optional[bool] = None,
+    ) -> Union[Run, List[Run]]:
+        """Runs the prompts with interventions (cupola.Zero, cupola.Add, ...),
+        and without; reads loss, log-probability and rank of `answers` (None:
+        the token that comes next), the largest logits, the latents of
+        `dictionaries` and the values of `hooks` at `positions`.
+
+        A list of lists is a list of intervention sets, each run by itself, and
+        gives one Run per set.
+        """
+        return run(
+            self,
+            prompts,
+            interventions,
+            positions,
+            loss,
+            top_logits,
+            answers,
+            dictionaries,
+            hooks,
+            prepend_bos,
+        )
+
+    def attribute(
+        self,
+        prompts: Prompts,
+        tokens: Optional[Tokens] = None,
+        incorrect: Optional[Tokens] = None,
+        *,
+        latents: Union[None, int, Sequence[int]] = None,
+        vectors: Optional[ArrayLike] = None,
+        inactive: Optional[ArrayLike] = None,
+        dictionary: Union[None, str, Dictionary] = None,
+        level: str = "layers",
+        layer: Optional[int] = None,
+        mlp_input: bool = False,
+        apply_norm: bool = False,
+        gain: bool = True,
+        split_dictionary: bool = False,
+        positions: Positions = None,
+        mean: bool = False,
+        prepend_bos: Optional[bool] = None,
+    ) -> Attribution:
+        """What each component of the residual adds to logits of `tokens` (or
+        to their differences to `incorrect`), to the pre-activations of a
+        dictionary's `latents`, or to directions `vectors` [n, d_model]; with
+        none of them the components themselves.
+
+        `level`: "layers" (attention and MLP of each layer), "heads" or
+        "neurons", in TransformerLens' row order. `layer` and `mlp_input` take
+        the residual entering a layer, or its MLP, instead of the last one;
+        `apply_norm` then gives components as the norm there sees them.
+        `split_dictionary`: the component at `dictionary`'s output point is
+        told as its reconstruction and its error. `mean`: over all rows.
+        The components of latents on attn.hook_z are the prompt's positions,
+        through the attention pattern. For latents on mlp.hook_post neurons
+        that do not fire count as zero, or as `inactive` [components, d_mlp]:
+        say, what `vectors=W_in.T, mean=True` gave for reference prompts.
+        `gain` False leaves the final norm's gain out in raw processing, as
+        TransformerLens does; the components then do not sum to the logit.
+        """
+        if isinstance(dictionary, str):
+            dictionary = self._client.dictionary(dictionary)
+        return attribution.attribute(
+            self,
+            prompts,
+            tokens,
+            incorrect,
+            dictionary,
+            latents,  # type: ignore[arg-type]
+            vectors,
+            inactive,
+            level,
+            layer,
+            gain,
+            positions,
+            prepend_bos,
+            mlp_input=mlp_input,
+            apply_norm=apply_norm,
+            split_dictionary=split_dictionary,
+            mean=mean,
+        )
+
+    def logit_lens(
+        self,
+        prompts: Prompts,
+        tokens: Optional[Tokens] = None,
+        top: int = 5,
+        *,
+        mids: bool = False,
+        positions: Positions = None,
+        prepend_bos: Optional[bool] = None,
+    ) -> LogitLens:
+        """What the model would predict if it ended at the residual entering
+        each layer (`mids`: also between attention and MLP): the `top` tokens,
+        and the logit, log-probability and rank of `tokens`."""
+        return attribution.logit_lens(
+            self, prompts, tokens, top, mids, positions, prepend_bos
+        )
+
+    def weight(
+        self,
+        name: str,
+        rows: weights.Indices = None,
+        columns: weights.Indices = None,
+    ) -> NDArray[np.float32]:
+        """A weight under its TransformerLens name and in its shape:
+        "blocks.3.mlp.W_in", "blocks.0.attn.W_Q" [n_heads, d_model, d_head],
+        "W_U", ...
+
+        `rows` select from the first axis, `columns` from the last one; an axis
+        selected by a single integer is dropped.
+        """
+        return weights.fetch(
+            self._client,
+            self.name,
+            rows,
+            columns,
+            model=self.name,
+            name=name,
+            processing=_requests.processing_code(self.processing),
         )
 
     def _tokenize(self, prompts: Prompts, prepend_bos: Optional[bool]) -> Any:

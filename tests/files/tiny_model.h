@@ -1,38 +1,44 @@
-#ifndef CUPOLA_TESTS_SERVICE_TINY_MODEL_H_
-#define CUPOLA_TESTS_SERVICE_TINY_MODEL_H_
+#ifndef CUPOLA_TESTS_FILES_TINY_MODEL_H_
+#define CUPOLA_TESTS_FILES_TINY_MODEL_H_
 
 #include <cstdint>
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "nlohmann/json.hpp"
+
 // Small random models and dictionaries on disk, in the formats that the server
-// reads: a real start needs no download.
+// reads, for tests that need one but no particular one. The same numbers on
+// every machine.
 
 namespace cupola::testing {
 
-struct NamedTensor {
+struct FloatTensor {
   std::vector<int64_t> shape;
   std::vector<float> values;
 };
 
-// Writes float32 tensors as one safetensors file.
-void WriteSafetensors(const std::string& path,
-                      const std::map<std::string, NamedTensor>& tensors);
-
-struct TinyGpt2 {
+struct TinySizes {
   int64_t n_layers = 2, d_model = 32, n_heads = 4, n_ctx = 64;
   uint32_t seed = 1;
 };
+
 // A byte-level vocabulary without merges: a token per byte, and
 // <|endoftext|>.
 inline constexpr int kTinyVocabulary = 257;
 inline constexpr int kTinyBos = 256;
 
-// A Hugging Face folder of a GPT-2: config.json, model.safetensors,
-// tokenizer.json, tokenizer_config.json.
-void WriteTinyGpt2(const std::string& folder, const TinyGpt2& sizes);
+// A GPT-2. Change what a test is about, then Write.
+struct TinyGpt2 {
+  explicit TinyGpt2(const TinySizes& sizes = {});
+  // Writes a Hugging Face folder, made if need be: config.json,
+  // model.safetensors, tokenizer.json, tokenizer_config.json.
+  void Write(const std::string& folder) const;
+
+  nlohmann::json config;
+  std::map<std::string, FloatTensor> tensors;
+};
 
 // A SAELens folder of a standard (ReLU) SAE at `hook`.
 void WriteTinySae(const std::string& folder, const std::string& hook,
@@ -40,4 +46,4 @@ void WriteTinySae(const std::string& folder, const std::string& hook,
 
 }  // namespace cupola::testing
 
-#endif  // CUPOLA_TESTS_SERVICE_TINY_MODEL_H_
+#endif  // CUPOLA_TESTS_FILES_TINY_MODEL_H_

@@ -1,12 +1,12 @@
-#include "tests/service/tiny_model.h"
+#include "tests/files/tiny_model.h"
 
 #include <cmath>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <random>
+#include <utility>
 
-#include "nlohmann/json.hpp"
+#include "absl/strings/str_cat.h"
+#include "tests/files/safetensors_file.h"
 
 namespace cupola::testing {
 namespace {
@@ -18,10 +18,10 @@ class Random {
  public:
   explicit Random(uint32_t seed) : engine_(seed) {}
 
-  NamedTensor Tensor(std::vector<int64_t> shape, double deviation) {
+  FloatTensor Tensor(std::vector<int64_t> shape, double deviation) {
     int64_t count = 1;
     for (const int64_t extent : shape) count *= extent;
-    NamedTensor tensor{std::move(shape), std::vector<float>(count)};
+    FloatTensor tensor{std::move(shape), std::vector<float>(count)};
     for (float& value : tensor.values) {
       const double unit = engine_() / 4294967295.0 * 2 - 1;  // [-1, 1]
       value = static_cast<float>(unit * deviation * std::sqrt(3.0));
@@ -33,12 +33,23 @@ class Random {
   std::mt19937 engine_;
 };
 
-NamedTensor Constant(int64_t size, float value) {
+FloatTensor Constant(int64_t size, float value) {
   return {{size}, std::vector<float>(size, value)};
 }
 
+void WriteTensors(const std::string& path,
+                  const std::map<std::string, FloatTensor>& tensors) {
+  std::map<std::string, StoredTensor> stored;
+  for (const auto& [name, tensor] : tensors) {
+    const auto* bytes = reinterpret_cast<const char*>(tensor.values.data());
+    stored[name] = {"F32", tensor.shape,
+                    std::string(bytes, tensor.values.size() * sizeof(float))};
+  }
+  WriteFile(path, SafetensorsFile(stored));
+}
+
 void WriteJson(const std::string& path, const Json& json) {
-  std::ofstream(path) << json.dump(1);
+  WriteFile(path, json.dump(1));
 }
 
 // GPT-2's stand-in for a byte, in UTF-8: printable bytes are themselves, the
@@ -97,69 +108,55 @@ void WriteTokenizer(const std::string& folder) {
 
 }  // namespace
 
-void WriteSafetensors(const std::string& path,
-                      const std::map<std::string, NamedTensor>& tensors) {
-  Json header = Json::object();
-  int64_t offset = 0;
-  for (const auto& [name, tensor] : tensors) {
-    const int64_t bytes = tensor.values.size() * sizeof(float);
-    header[name] = {{"dtype", "F32"},
-                    {"shape", tensor.shape},
-                    {"data_offsets", {offset, offset + bytes}}};
-    offset += bytes;
-  }
-  const std::string text = header.dump();
-  const uint64_t length = text.size();
-  std::ofstream file(path, std::ios::binary);
-  file.write(reinterpret_cast<const char*>(&length), sizeof length);
-  file << text;
-  for (const auto& [name, tensor] : tensors) {
-    file.write(reinterpret_cast<const char*>(tensor.values.data()),
-               tensor.values.size() * sizeof(float));
-  }
-}
-
-void WriteTinyGpt2(const std::string& folder, const TinyGpt2& sizes) {
-  std::filesystem::create_directories(folder);
-  WriteJson(folder + "/config.json", {{"model_type", "gpt2"},
-                                      {"architectures", {"GPT2LMHeadModel"}},
-                                      {"activation_function", "gelu_new"},
-                                      {"n_layer", sizes.n_layers},
-                                      {"n_embd", sizes.d_model},
-                                      {"n_head", sizes.n_heads},
-                                      {"n_positions", sizes.n_ctx},
-                                      {"n_ctx", sizes.n_ctx},
-                                      {"vocab_size", kTinyVocabulary},
-                                      {"layer_norm_epsilon", 1e-5},
-                                      {"bos_token_id", kTinyBos},
-                                      {"eos_token_id", kTinyBos},
-                                      {"tie_word_embeddings", true}});
-  WriteTokenizer(folder);
-
+TinyGpt2::TinyGpt2(const TinySizes& sizes)
+    : config({{"model_type", "gpt2"},
+              {"architectures", {"GPT2LMHeadModel"}},
+              {"activation_function", "gelu_new"},
+              {"n_layer", sizes.n_layers},
+              {"n_embd", sizes.d_model},
+              {"n_head", sizes.n_heads},
+              {"n_positions", sizes.n_ctx},
+              {"n_ctx", sizes.n_ctx},
+              {"vocab_size", kTinyVocabulary},
+              {"layer_norm_epsilon", 1e-5},
+              {"bos_token_id", kTinyBos},
+              {"eos_token_id", kTinyBos},
+              {"tie_word_embeddings", true}}) {
   Random random(sizes.seed);
   const int64_t d = sizes.d_model;
-  const double scale = 1 / std::sqrt(static_cast<double>(d));
-  std::map<std::string, NamedTensor> tensors;
-  tensors["transformer.wte.weight"] = random.Tensor({kTinyVocabulary, d}, 1);
-  tensors["transformer.wpe.weight"] = random.Tensor({sizes.n_ctx, d}, 0.3);
+  const auto vector = [&](const std::string& name, int64_t size, float mean) {
+    FloatTensor& tensor = tensors[name] = random.Tensor({size}, 0.1);
+    for (float& value : tensor.values) value += mean;
+  };
+  const auto norm = [&](const std::string& name) {
+    vector(name + ".weight", d, 1);
+    vector(name + ".bias", d, 0);
+  };
+  const auto matrix = [&](const std::string& name, int64_t in, int64_t out,
+                          double gain) {
+    tensors[name + ".weight"] =
+        random.Tensor({in, out}, gain / std::sqrt(static_cast<double>(d)));
+    vector(name + ".bias", out, 0);
+  };
+  tensors["wte.weight"] = random.Tensor({kTinyVocabulary, d}, 1);
+  tensors["wpe.weight"] = random.Tensor({sizes.n_ctx, d}, 0.3);
   for (int64_t layer = 0; layer < sizes.n_layers; ++layer) {
-    const std::string block = "transformer.h." + std::to_string(layer) + ".";
-    for (const char* norm : {"ln_1", "ln_2"}) {
-      tensors[block + norm + ".weight"] = Constant(d, 1);
-      tensors[block + norm + ".bias"] = Constant(d, 0);
-    }
-    tensors[block + "attn.c_attn.weight"] = random.Tensor({d, 3 * d}, scale);
-    tensors[block + "attn.c_attn.bias"] = Constant(3 * d, 0);
-    tensors[block + "attn.c_proj.weight"] = random.Tensor({d, d}, scale);
-    tensors[block + "attn.c_proj.bias"] = Constant(d, 0);
-    tensors[block + "mlp.c_fc.weight"] = random.Tensor({d, 4 * d}, scale);
-    tensors[block + "mlp.c_fc.bias"] = Constant(4 * d, 0);
-    tensors[block + "mlp.c_proj.weight"] = random.Tensor({4 * d, d}, scale / 2);
-    tensors[block + "mlp.c_proj.bias"] = Constant(d, 0);
+    const std::string block = absl::StrCat("h.", layer, ".");
+    norm(block + "ln_1");
+    norm(block + "ln_2");
+    matrix(block + "attn.c_attn", d, 3 * d, 1);
+    matrix(block + "attn.c_proj", d, d, 1);
+    matrix(block + "mlp.c_fc", d, 4 * d, 1);
+    matrix(block + "mlp.c_proj", 4 * d, d, 0.5);
   }
-  tensors["transformer.ln_f.weight"] = Constant(d, 1);
-  tensors["transformer.ln_f.bias"] = Constant(d, 0);
-  WriteSafetensors(folder + "/model.safetensors", tensors);
+  norm("ln_f");
+}
+
+void TinyGpt2::Write(const std::string& folder) const {
+  std::filesystem::create_directories(folder);
+  WriteJson(folder + "/config.json", config);
+  WriteTokenizer(folder);
+  WriteTensors(folder + "/model.safetensors", tensors);
 }
 
 void WriteTinySae(const std::string& folder, const std::string& hook,
@@ -180,11 +177,11 @@ void WriteTinySae(const std::string& folder, const std::string& hook,
                                      {"prepend_bos", true}}}});
   Random random(seed);
   const double scale = 1 / std::sqrt(static_cast<double>(d_in));
-  WriteSafetensors(folder + "/sae_weights.safetensors",
-                   {{"W_enc", random.Tensor({d_in, d_sae}, scale)},
-                    {"b_enc", Constant(d_sae, -0.5f)},
-                    {"W_dec", random.Tensor({d_sae, d_in}, scale)},
-                    {"b_dec", Constant(d_in, 0)}});
+  WriteTensors(folder + "/sae_weights.safetensors",
+               {{"W_enc", random.Tensor({d_in, d_sae}, scale)},
+                {"b_enc", Constant(d_sae, -0.5f)},
+                {"W_dec", random.Tensor({d_sae, d_in}, scale)},
+                {"b_dec", Constant(d_in, 0)}});
 }
 
 }  // namespace cupola::testing

@@ -1,0 +1,112 @@
+#ifndef CUPOLA_SERVER_ENGINE_LOADER_H_
+#define CUPOLA_SERVER_ENGINE_LOADER_H_
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "server/engine/executor.h"
+#include "server/engine/load_slot.h"
+#include "server/engine/requests.h"
+#include "server/engine/wait_list.h"
+
+namespace cupola::engine {
+
+// Fills slots: loads run one after another on a thread of the loader's own, and
+// whoever asked is told, or gives up when his request's time has come. Any
+// thread may call; callbacks must not block.
+class Loader {
+ public:
+  template <typename T>
+  using Done = LoadSlot<T>::Done;
+
+  // How one thing is loaded. Both functions run on the loading thread, `loaded`
+  // after a success, before anybody is told.
+  template <typename T>
+  struct Load {
+    std::string what;  // for messages: model "NAME"
+    std::function<absl::StatusOr<T>()> work;
+    std::function<void(absl::Duration)> loaded;
+  };
+
+  // `mu` guards the slots and outlives this.
+  explicit Loader(absl::Mutex* mu) : mu_(mu) {}
+
+  // Calls `done` once: at once when the slot is settled, else when its load,
+  // started here or before, ends (FAILED_PRECONDITION with the reason when it
+  // fails, UNAVAILABLE after Stop), or with DEADLINE_EXCEEDED or CANCELLED when
+  // the request cannot wait for that; the load goes on.
+  template <typename T>
+  void Acquire(LoadSlot<T>& slot, Load<T> load, const RequestContext& context,
+               Done<T> done);
+
+  // Ends everybody who waits, and every load but the one that runs, which it
+  // waits for. Nothing loads any more.
+  void Stop();
+
+ private:
+  static absl::Status Stopped();  // UNAVAILABLE
+  template <typename T>
+  void Run(LoadSlot<T>& slot, const Load<T>& load);
+
+  bool stopping() const {
+    absl::MutexLock lock(mu_);
+    return stopping_;
+  }
+
+  absl::Mutex* const mu_;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  WaitList waiting_;
+  Executor executor_{1};  // last: its tasks use everything above
+};
+
+template <typename T>
+void Loader::Acquire(LoadSlot<T>& slot, Load<T> load,
+                     const RequestContext& context, Done<T> done) {
+  absl::StatusOr<T> settled = absl::UnknownError("");
+  {
+    absl::MutexLock lock(mu_);
+    if (slot.ready()) {
+      settled = slot.value();
+    } else if (slot.failed()) {
+      settled = slot.status();
+    } else if (stopping_) {
+      settled = Stopped();
+    } else {
+      if (slot.Join(waiting_.Add<T>(context, std::move(done)))) {
+        executor_.Run(
+            [this, &slot, load = std::move(load)] { Run(slot, load); });
+      }
+      return;
+    }
+  }
+  done(std::move(settled));
+}
+
+template <typename T>
+void Loader::Run(LoadSlot<T>& slot, const Load<T>& load) {
+  const absl::Time start = absl::Now();
+  absl::StatusOr<T> result = Stopped();
+  if (!stopping()) result = load.work();
+  if (!result.ok() && !absl::IsUnavailable(result.status())) {
+    result = absl::FailedPreconditionError(absl::StrCat(
+        load.what, " failed to load: ", result.status().message()));
+  }
+  std::vector<Done<T>> waiters;
+  {
+    absl::MutexLock lock(mu_);
+    waiters = slot.Settle(result);
+  }
+  if (result.ok()) load.loaded(absl::Now() - start);
+  for (const Done<T>& waiter : waiters) waiter(result);
+}
+
+}  // namespace cupola::engine
+
+#endif  // CUPOLA_SERVER_ENGINE_LOADER_H_

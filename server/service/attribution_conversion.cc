@@ -1,0 +1,222 @@
+#include "server/service/attribution_conversion.h"
+
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/model/status_macros.h"
+#include "server/service/prompt_conversion.h"
+#include "server/service/tensor_conversion.h"
+
+namespace cupola::service {
+namespace {
+
+using absl::InvalidArgumentError;
+using absl::StrCat;
+using analysis::AttributionTarget;
+using analysis::ComponentLevel;
+
+std::vector<int64_t> List(
+    const google::protobuf::RepeatedField<uint32_t>& values) {
+  return {values.begin(), values.end()};
+}
+
+// What the requests have in common.
+template <typename Message, typename Plain>
+absl::Status TakeCommon(Message* request, Plain* plain) {
+  ASSIGN_OR_RETURN(plain->prompts, TakePrompts(request->mutable_prompts()));
+  ASSIGN_OR_RETURN(
+      plain->positions,
+      ToPositions(request->positions(), plain->prompts.prompts.size()));
+  ASSIGN_OR_RETURN(plain->processing,
+                   ProcessingFromProto(request->processing(), "processing"));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ComponentLevel> ToLevel(v1::ComponentLevel level) {
+  switch (level) {
+    case v1::COMPONENT_LEVEL_UNSPECIFIED:
+    case v1::LAYERS:
+      return ComponentLevel::kLayers;
+    case v1::HEADS:
+      return ComponentLevel::kHeads;
+    case v1::NEURONS:
+      return ComponentLevel::kNeurons;
+    default:
+      return InvalidArgumentError(StrCat("level is ", static_cast<int>(level),
+                                         "; accepted: LAYERS, HEADS, NEURONS "
+                                         "or unset"));
+  }
+}
+
+absl::Status TakeTarget(v1::AttributeRequest* request,
+                        analysis::AttributionQuery* query) {
+  switch (request->target_case()) {
+    case v1::AttributeRequest::kLogits:
+      query->target = AttributionTarget::kTokens;
+      query->tokens = List(request->logits().tokens());
+      query->incorrect = List(request->logits().incorrect());
+      query->gain = !request->logits().without_gain();
+      if (query->tokens.empty()) {
+        return InvalidArgumentError(
+            "logits.tokens is empty; accepted: at least one token");
+      }
+      break;
+    case v1::AttributeRequest::kLatents: {
+      query->target = AttributionTarget::kLatents;
+      query->latents = List(request->latents().latents());
+      if (query->latents.empty()) {
+        return InvalidArgumentError(
+            "latents.latents is empty; accepted: at least one latent");
+      }
+      if (request->latents().has_inactive()) {
+        ASSIGN_OR_RETURN(
+            query->inactive,
+            TakeArray(request->mutable_latents()->mutable_inactive(),
+                      "latents.inactive", storage::DType::kFloat32, 2));
+        RETURN_IF_ERROR(CheckFinite(query->inactive, "latents.inactive"));
+      }
+      break;
+    }
+    case v1::AttributeRequest::kVectors: {
+      query->target = AttributionTarget::kVectors;
+      ASSIGN_OR_RETURN(query->vectors,
+                       TakeArray(request->mutable_vectors(), "vectors",
+                                 storage::DType::kFloat32, 2));
+      if (query->vectors.shape[0] == 0) {
+        return InvalidArgumentError(
+            "vectors has no row; accepted: at least one");
+      }
+      RETURN_IF_ERROR(CheckFinite(query->vectors, "vectors"));
+      break;
+    }
+    case v1::AttributeRequest::TARGET_NOT_SET:
+      query->target = AttributionTarget::kNone;
+  }
+  const bool own_scale = query->target == AttributionTarget::kTokens ||
+                         query->target == AttributionTarget::kLatents;
+  if (request->apply_norm() && own_scale) {
+    return InvalidArgumentError(
+        "apply_norm goes with vectors or no target; logits and latents have "
+        "the scale of the norm that reads them");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<engine::AttributeRequest> FromProto(
+    v1::AttributeRequest request) {
+  engine::AttributeRequest plain;
+  if (request.dictionary().empty()) {
+    RETURN_IF_ERROR(CheckName(request.model(), "model"));
+  }
+  RETURN_IF_ERROR(TakeCommon(&request, &plain));
+  RETURN_IF_ERROR(TakeTarget(&request, &plain.query));
+  analysis::Decomposition& decomposition = plain.query.decomposition;
+  ASSIGN_OR_RETURN(decomposition.level, ToLevel(request.level()));
+  decomposition.layer = -1;
+  if (request.has_layer()) {
+    if (request.layer() > std::numeric_limits<int>::max()) {
+      return InvalidArgumentError(
+          StrCat("layer is ", request.layer(), "; accepted: 0 to n_layers"));
+    }
+    decomposition.layer = static_cast<int>(request.layer());
+  }
+  decomposition.mlp_input = request.mlp_input();
+  plain.query.apply_norm = request.apply_norm();
+  plain.split_dictionary = request.split_dictionary();
+  plain.mean = request.mean();
+  plain.model = std::move(*request.mutable_model());
+  plain.dictionary = std::move(*request.mutable_dictionary());
+  return plain;
+}
+
+absl::StatusOr<engine::LogitLensRequest> FromProto(
+    v1::LogitLensRequest request) {
+  engine::LogitLensRequest plain;
+  RETURN_IF_ERROR(CheckName(request.model(), "model"));
+  RETURN_IF_ERROR(TakeCommon(&request, &plain));
+  plain.model = std::move(*request.mutable_model());
+  plain.tokens = List(request.tokens());
+  plain.top = request.top();
+  plain.mids = request.mids();
+  return plain;
+}
+
+absl::StatusOr<engine::QualityRequest> FromProto(v1::QualityRequest request) {
+  engine::QualityRequest plain;
+  RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
+  RETURN_IF_ERROR(TakeCommon(&request, &plain));
+  plain.dictionary = std::move(*request.mutable_dictionary());
+  plain.score_every = request.score_every();
+  return plain;
+}
+
+StreamedAnswer<v1::AttributeResponse> ToProto(engine::AttributeAnswer answer,
+                                              double total_seconds) {
+  StreamedAnswer<v1::AttributeResponse> streamed;
+  v1::AttributeResponse::Header* header = streamed.first.mutable_header();
+  for (std::string& component : answer.components) {
+    header->add_components(std::move(component));
+  }
+  TensorCollector tensors;
+  tensors.Add(std::move(answer.values), header->mutable_values());
+  tensors.Add(std::move(answer.total), header->mutable_total());
+  tensors.Add(std::move(answer.bias), header->mutable_bias());
+  tensors.Add(std::move(answer.prompt), header->mutable_prompt());
+  tensors.Add(std::move(answer.position), header->mutable_position());
+  streamed.pieces = tensors.Finish();
+  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
+                 header->mutable_provenance());
+  return streamed;
+}
+
+StreamedAnswer<v1::LogitLensResponse> ToProto(engine::LogitLensAnswer answer,
+                                              double total_seconds) {
+  StreamedAnswer<v1::LogitLensResponse> streamed;
+  v1::LogitLensResponse::Header* header = streamed.first.mutable_header();
+  for (std::string& residual : answer.residuals) {
+    header->add_residuals(std::move(residual));
+  }
+  TensorCollector tensors;
+  tensors.Add(std::move(answer.top_tokens), header->mutable_top_tokens());
+  tensors.Add(std::move(answer.top_logits), header->mutable_top_logits());
+  tensors.Add(std::move(answer.logits), header->mutable_logits());
+  tensors.Add(std::move(answer.logprobs), header->mutable_logprobs());
+  tensors.Add(std::move(answer.ranks), header->mutable_ranks());
+  tensors.Add(std::move(answer.prompt), header->mutable_prompt());
+  tensors.Add(std::move(answer.position), header->mutable_position());
+  streamed.pieces = tensors.Finish();
+  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
+                 header->mutable_provenance());
+  return streamed;
+}
+
+StreamedAnswer<v1::QualityResponse> ToProto(engine::QualityAnswer answer,
+                                            double total_seconds) {
+  StreamedAnswer<v1::QualityResponse> streamed;
+  v1::QualityResponse::Header* header = streamed.first.mutable_header();
+  const analysis::QualitySummary& summary = answer.summary;
+  header->set_clean_loss(summary.clean_loss);
+  header->set_zero_loss(summary.zero_loss);
+  header->set_reconstruction_loss(summary.reconstruction_loss);
+  header->set_loss_recovered(summary.loss_recovered);
+  header->set_fvu(summary.fvu);
+  header->set_mean_squared_error(summary.mean_squared_error);
+  header->set_l0(summary.l0);
+  TensorCollector tensors;
+  tensors.Add(std::move(answer.losses), header->mutable_losses());
+  tensors.Add(std::move(answer.loss_prompt), header->mutable_loss_prompt());
+  tensors.Add(std::move(answer.loss_position), header->mutable_loss_position());
+  tensors.Add(std::move(answer.squared_error), header->mutable_squared_error());
+  tensors.Add(std::move(answer.l0), header->mutable_token_l0());
+  tensors.Add(std::move(answer.prompt), header->mutable_prompt());
+  tensors.Add(std::move(answer.position), header->mutable_position());
+  streamed.pieces = tensors.Finish();
+  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
+                 header->mutable_provenance());
+  return streamed;
+}
+
+}  // namespace cupola::service

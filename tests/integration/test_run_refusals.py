@@ -1,0 +1,105 @@
+"""Bad interventions and ablations: refused by index and field."""
+
+import cupola
+import numpy as np
+import pytest
+
+PROMPTS = [[5, 9, 2, 7], [3, 8, 1]]
+RESID = "blocks.1.hook_resid_pre"
+Z = "blocks.1.attn.hook_z"
+
+
+@pytest.fixture(scope="module")
+def subject(zoo, client):
+    name = next(n for n in zoo.dictionaries if n.startswith("gpt2/"))
+    client.load(name)  # its sizes are known then
+    return client.model("gpt2"), client.dictionary(name)
+
+
+def refused(call, *words):
+    with pytest.raises(cupola.InvalidArgument) as error:
+        call()
+    for word in words:
+        assert word in str(error.value), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("intervention", "words"),
+    [
+        (cupola.Zero("blocks.0.hook_nothing"), ["hook_nothing"]),
+        (cupola.Zero("blocks.9.hook_resid_pre"), [".hook", "9"]),
+        (cupola.Zero("blocks.1.attn.hook_rot_q"), [".hook", "rot_q"]),  # not in GPT-2
+        (cupola.Zero(Z, heads=[4]), [".heads: 4 is not below 4"]),
+        (cupola.Zero(RESID, heads=[0]), [".heads", "no heads"]),
+        (cupola.Zero(Z, neurons=[8]), [".neurons: 8 is not below 8"]),
+        (cupola.Zero(Z, heads=[1, 1]), [".heads: 1 comes twice"]),
+        (cupola.Set(RESID, np.ones(31)), [".value: 31 numbers", "1 or 32"]),
+        (cupola.Add(RESID, [np.nan]), [".value", "not finite"]),
+        (cupola.Add(RESID, 1.0, np.inf), [".scale"]),
+        (cupola.Scale(RESID, np.nan), [".factor"]),
+        (cupola.ProjectOut(RESID, np.zeros(32)), [".value: all zero"]),
+        (cupola.Zero(RESID, positions=[3]), ["3", "prompt"]),
+        (cupola.Zero(RESID, positions=[[0]]), ["per_prompt", "2"]),
+        (cupola.Patch(RESID, [1, 2, 3, 4]), [".source: 4 tokens for a prompt of 3"]),
+        (cupola.Patch(RESID, [1, 2], [0], positions=[0, 1]), [".source_positions: 1"]),
+        (cupola.Patch(RESID, [1, 2], [2], positions=[0]), [".source_positions", "2"]),
+        (cupola.Patch(RESID, [1, 4_000_000], [0], positions=[0]), [".source", "4000000"]),
+    ],
+)
+def test_a_bad_intervention_is_named(subject, intervention, words):
+    model, _ = subject
+    good = cupola.Zero(RESID, positions=0)
+    refused(lambda: model.run(PROMPTS, [good, intervention]), "interventions[1]", *words)
+    sets = [[good], [good, intervention]]
+    refused(lambda: model.run(PROMPTS, sets), "interventions[1][1]", *words)
+
+
+def test_latents_outside_the_dictionary(subject):
+    model, sae = subject
+    big = sae.info.d_sae
+    for bad, words in [
+        (cupola.SubtractLatents(sae, [big]), [".latents", f"{big} is not below"]),
+        (cupola.SetLatents(sae, {big: 1.0}), [".latents", str(big)]),
+        (cupola.SetLatents(sae, {1: np.inf}), [".latents", "not finite"]),
+        (cupola.SetLatents(sae, {}), [".latents", "empty"]),
+        (cupola.Reconstruct(sae, {big: 1.0}), [".overrides", str(big)]),
+    ]:
+        refused(lambda: model.run(PROMPTS, [bad]), "interventions[0]", *words)
+    with pytest.raises(cupola.NotFound, match="no-such"):
+        model.run(PROMPTS, [cupola.Reconstruct("no-such")])
+
+
+def test_a_dictionary_of_another_model(subject, zoo):
+    model, _ = subject
+    other = next(n for n in zoo.dictionaries if n.startswith("llama/"))
+    bad = cupola.Reconstruct(other)
+    refused(lambda: model.run(PROMPTS, [bad]), "interventions[0].dictionary", "llama")
+    refused(lambda: model.run(PROMPTS, dictionaries=[other]), "dictionaries[0]", "llama")
+
+
+def test_interventions_that_contradict(subject):
+    model, sae = subject
+    both = [cupola.Zero(RESID, [0, 2]), cupola.Set(RESID, 1.0, [1, 2])]
+    refused(lambda: model.run(PROMPTS, both), "interventions[1]", "interventions[0]", "2")
+    apart = [cupola.Zero(Z, heads=[0]), cupola.Set(Z, 1.0, heads=[1])]
+    model.run(PROMPTS, apart)
+    model.run(PROMPTS, [cupola.Zero(RESID, [0]), cupola.Set(RESID, 1.0, [1])])
+    twice = [cupola.SubtractLatents(sae, [1, 2]), cupola.SetLatents(sae, {2: 1.0})]
+    refused(lambda: model.run(PROMPTS, twice), "contradicts")
+
+
+def test_answers_and_positions(subject):
+    model, sae = subject
+    refused(lambda: model.run(PROMPTS, answers=[300, 1]), "answers[0]", "300")
+    refused(lambda: model.run(PROMPTS, answers=[[1], [1, 2]]), "answers[1]")
+    refused(lambda: model.run(PROMPTS, answers=[1]), "answers")
+    refused(lambda: model.run(PROMPTS, top_logits=301), "top_logits", "301")
+    refused(lambda: sae.ablate(PROMPTS, position=-4), "-4")
+    refused(lambda: sae.ablate(PROMPTS, position=[0, 1]), "position")
+    refused(lambda: sae.ablate(PROMPTS, position=-1), "position", "last token")
+    sae.ablate(PROMPTS, position=-1, answers=5)
+    refused(lambda: sae.ablate(PROMPTS, [sae.info.d_sae]), "latents")
+    refused(lambda: sae.ablate(PROMPTS, mode="zero"), "mode")
+    refused(lambda: sae.ablation_table(PROMPTS, min_share=-1.0), "min_share")
+    refused(lambda: sae.ablation_table(PROMPTS, max_latents=0), "max_latents")
+    assert len(sae.features(PROMPTS)) == 7  # and the server lives
