@@ -6,6 +6,7 @@
 import argparse
 
 import cupola
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -70,6 +71,36 @@ def show_reconstruction(client, text, console):
         )
 
 
+def show_ablation(client, text, console):
+    """What the next token's probability owes to single latents: the strongest
+    push for it and the strongest against it."""
+    sae = client.dictionary(RESID)
+    ablation = sae.ablate(text)
+    predicted = client.model(MODEL).str_tokens(text)[0][-1]
+    clean = float(ablation.clean_logprob[0])
+    table = Table(
+        title=f"\nHow sure is the model of {predicted!r} without one latent?",
+        title_justify="left",
+    )
+    for column in ("latent taken away", "its activation", "probability", "rank"):
+        table.add_column(column, justify="right")
+    table.add_row("(none)", "", f"{np.exp(clean):.1%}", str(ablation.clean_rank[0]))
+    order = np.argsort(ablation.logprob, kind="stable")
+    for row in [*order[:3], *order[-2:]]:
+        table.add_row(
+            str(ablation.latent[row]),
+            f"{ablation.activation[row]:.2f}",
+            f"{np.exp(ablation.logprob[row]):.1%}",
+            str(ablation.rank[row]),
+        )
+    console.print(table)
+    console.print(
+        f"{len(ablation)} ablations in {1e3 * ablation.seconds.total:.0f} ms; rank 0 "
+        "is the model's first guess",
+        highlight=False,
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", default="localhost:7070")
@@ -82,6 +113,7 @@ def main():
         show_features(client, options.text, console)
         console.print()
         show_reconstruction(client, options.text, console)
+        show_ablation(client, options.text, console)
 
 
 if __name__ == "__main__":

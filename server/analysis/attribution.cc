@@ -192,21 +192,32 @@ absl::StatusOr<at::Tensor> AttributionAnalysis::ThroughNeurons(
   const model::Block& block = pass.model->weights().blocks[hook_in_.layer];
   ASSIGN_OR_RETURN(const at::Tensor post,
                    GatherRows(pass, hook_in_, sequences));
-  const at::Tensor fires = (post > 0).to(at::kFloat).unsqueeze(1);
+  const at::Tensor all_fires = (post > 0).to(at::kFloat).unsqueeze(1);
   at::Tensor W_in = block.mlp_in.Weight().to(at::kFloat);  // [d_model, d_mlp]
   if (block.ln2.weight.defined()) {
     W_in = W_in * block.ln2.weight.to(at::kFloat).unsqueeze(-1);
   }
-  at::Tensor silent;
+  at::Tensor mean;
   if (!query_.inactive.shape.empty()) {
-    const at::Tensor mean = ViewOf(query_.inactive).to(post.device());
-    // [rows, n, d_mlp] onto [components, d_mlp]
-    silent =
-        at::matmul((1 - fires) * directions->rows, mean.t()).transpose(1, 2);
+    mean = ViewOf(query_.inactive).to(post.device());
   }
-  directions->rows =
-      Centred(at::matmul(fires * directions->rows, W_in.t()), config_);
-  return silent;
+  // [rows, n, d_mlp] exists for a few rows at a time only.
+  constexpr int64_t kChunkValues = int64_t{1} << 24;
+  const int64_t chunk =
+      std::max<int64_t>(1, kChunkValues / directions->rows.numel());
+  std::vector<at::Tensor> projected, silent;
+  for (int64_t begin = 0; begin < all_fires.size(0); begin += chunk) {
+    RETURN_IF_ERROR(pass.poll());
+    const at::Tensor fires =
+        all_fires.narrow(0, begin, std::min(chunk, all_fires.size(0) - begin));
+    projected.push_back(at::matmul(fires * directions->rows, W_in.t()));
+    if (!mean.defined()) continue;
+    // onto [components, d_mlp]
+    silent.push_back(
+        at::matmul((1 - fires) * directions->rows, mean.t()).transpose(1, 2));
+  }
+  directions->rows = Centred(at::cat(projected), config_);
+  return silent.empty() ? at::Tensor() : at::cat(silent);
 }
 
 absl::StatusOr<std::vector<std::vector<storage::Array>>>

@@ -99,7 +99,11 @@ ChangedPasses::ChangedPasses(const model::Model& model,
 ChangedPasses::Start ChangedPasses::StartOf(const ChangedCopy& copy) const {
   Start start;
   start.layer = model_.config().n_layers;
-  for (const HookPoint& point : captures_) start.whole |= IsSquare(point);
+  int64_t last = -1;  // what is read last
+  for (const HookPoint& point : captures_) {
+    start.whole |= IsSquare(point);
+    last = std::max(last, model::ForwardOrder(point));
+  }
   for (const RowEdit& edit : copy.edits) {
     const Intervention& intervention = *edit.intervention;
     std::vector<HookPoint> points = {intervention.hook};
@@ -108,9 +112,13 @@ ChangedPasses::Start ChangedPasses::StartOf(const ChangedCopy& copy) const {
       start.layer = std::min(start.layer, StartLayer(point, model_.config()));
       start.embeds |= IsEmbedding(point);
       start.whole |= IsSquare(point);
-      start.logits |= point.kind == HookKind::kLogits;
+      // Only where the clean pass gets as far: else nobody reads them.
+      start.logits |= point.kind == HookKind::kLogits &&
+                      last >= model::ForwardOrder({HookKind::kFinalScale, -1});
     }
   }
+  start.seen = start.embeds ||
+               last >= model::ForwardOrder({HookKind::kResidPre, start.layer});
   return start;
 }
 
@@ -120,7 +128,8 @@ std::vector<ChangedPasses::Job> ChangedPasses::JobsOf(
   for (size_t i = 0; i < copies.size(); ++i) {
     Job job{StartOf(copies[i]), 0, 0, i};
     const int64_t first = FirstPosition(copies[i]);
-    if (first > copies[i].last) continue;  // nothing that is read changes
+    // Nothing that is read changes.
+    if (first > copies[i].last || !job.start.seen) continue;
     if (!job.start.whole) job.first = first;
     job.length = copies[i].last + 1 - job.first;
     jobs.push_back(job);
@@ -139,7 +148,10 @@ absl::StatusOr<model::ForwardResult> ChangedPasses::RunClean(
   request.captures = captures_;
   request.poll = poll_;
   std::set<int> layers;
-  for (const ChangedCopy& copy : copies) layers.insert(StartOf(copy).layer);
+  for (const ChangedCopy& copy : copies) {
+    const Start start = StartOf(copy);
+    if (start.seen) layers.insert(start.layer);
+  }
   if (!layers.empty()) {
     request.keep = {*layers.begin(), {layers.begin(), layers.end()}};
     const int64_t bytes = request.batch.tokens.numel() *

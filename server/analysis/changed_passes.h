@@ -62,6 +62,7 @@ class ChangedPasses {
     bool embeds = false;  // from the tokens: the embedding itself is changed
     bool whole = false;  // at position 0, on its own: a square point is watched
     bool logits = false;
+    bool seen = false;  // something that is read comes after it
     auto operator<=>(const Start&) const = default;
   };
   struct Job {

@@ -47,9 +47,10 @@ at::Tensor Changed(const Intervention& intervention, const at::Tensor& part,
       const bool each_head = direction.dim() == 1;
       // One row per thing that the direction is as wide as.
       const at::Tensor rows = each_head ? part : part.flatten(1);
-      const at::Tensor unit = direction.reshape({-1}).to(at::kFloat);
-      const at::Tensor along =
-          rows.to(at::kFloat).matmul(unit) / unit.square().sum();
+      // Neither very small nor very large directions may leave float32.
+      const at::Tensor wide = direction.reshape({-1}).to(at::kDouble);
+      const at::Tensor unit = (wide / wide.norm()).to(at::kFloat);
+      const at::Tensor along = rows.to(at::kFloat).matmul(unit);
       return part - (along.unsqueeze(-1) * unit)
                         .to(part.scalar_type())
                         .view(part.sizes());

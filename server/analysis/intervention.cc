@@ -92,6 +92,11 @@ absl::Status CheckValue(const Intervention& intervention,
         StrCat(field, ".hook: ", model::HookName(intervention.hook),
                " has no directions; accepted: a hook point with a width"));
   }
+  if (size == 1 && last != 1) {
+    return InvalidArgumentError(
+        StrCat(field, ".value: one number is no direction; accepted: ", last,
+               " or ", heads * last));
+  }
   return absl::OkStatus();
 }
 

@@ -65,24 +65,34 @@ struct Answering {
     } else {
       asked = all.index_select(0, Index(query.latents, all.device()));
     }
-    at::Tensor cosines = at::mm(asked, all.t());  // [n, d_sae]
-    if (!query.latents.empty()) {
-      cosines.scatter_(1, Index(query.latents, all.device()).unsqueeze(1),
-                       -std::numeric_limits<double>::infinity());
+    const at::Tensor self = Index(query.latents, all.device()).unsqueeze(1);
+    std::vector<at::Tensor> indices, values;
+    for (int64_t begin = 0; begin < asked.size(0); begin += kChunkLatents) {
+      RETURN_IF_ERROR(pass.poll());
+      const int64_t count = std::min(kChunkLatents, asked.size(0) - begin);
+      at::Tensor cosines =
+          at::mm(asked.narrow(0, begin, count), all.t());  // [count, d_sae]
+      if (!query.latents.empty()) {
+        cosines.scatter_(1, self.narrow(0, begin, count),
+                         -std::numeric_limits<double>::infinity());
+      }
+      const auto [largest, where] = Largest(cosines, query.top_k);
+      // Copies: a part would keep the whole sort.
+      values.push_back(largest.contiguous());
+      indices.push_back(where.contiguous());
     }
-    const auto [values, indices] = Largest(cosines, query.top_k);
-    return Record(indices, values);
+    return Record(at::cat(indices), at::cat(values));
   }
 
   absl::StatusOr<Records> operator()(const TokensQuery& query) const {
-    const at::Tensor rows =
-        Vectors(dictionary, LatentSide::kDecoder)
-            .index_select(0, Index(query.latents, dictionary.device()));
+    const at::Tensor all = Vectors(dictionary, LatentSide::kDecoder);
+    const at::Tensor asked = Index(query.latents, dictionary.device());
     std::vector<at::Tensor> indices, values;
-    for (int64_t begin = 0; begin < rows.size(0); begin += kChunkLatents) {
+    for (int64_t begin = 0; begin < asked.size(0); begin += kChunkLatents) {
       RETURN_IF_ERROR(pass.poll());
-      const at::Tensor chunk =
-          rows.narrow(0, begin, std::min(kChunkLatents, rows.size(0) - begin));
+      const at::Tensor chunk = all.index_select(
+          0, asked.narrow(0, begin,
+                          std::min(kChunkLatents, asked.size(0) - begin)));
       const at::Tensor logits = model::ProjectToLogits(
           *pass.model, ToResidual(*pass.model, hook_out, chunk), query.gain);
       const auto [top, top_ids] = Largest(logits, query.top);

@@ -243,8 +243,10 @@ QualitySummary Summarize(
   summary.loss_recovered = (summary.zero_loss - summary.reconstruction_loss) /
                            (summary.zero_loss - summary.clean_loss);
   const double variance = squares - sum.square().sum().item<double>() / rows;
-  summary.fvu = variance > 0 ? error / variance
-                             : std::numeric_limits<double>::quiet_NaN();
+  // Equal rows leave a rounding's remainder.
+  summary.fvu = variance > 1e-12 * squares
+                    ? error / variance
+                    : std::numeric_limits<double>::quiet_NaN();
   summary.mean_squared_error = error / (rows * sum.size(0));
   summary.l0 = active / rows;
   return summary;

@@ -30,6 +30,11 @@ void ReadTop(const at::Tensor& logits, int64_t top, int64_t begin,
   const int64_t width = logits.size(1);
   int32_t* tokens = out->top_tokens.mutable_data_ptr<int32_t>() + begin * top;
   float* values = out->top_logits.mutable_data_ptr<float>() + begin * top;
+  // Logits that are no numbers (an intervention can make them) are none of the
+  // largest: what is missing then is token -1.
+  std::fill_n(tokens, logits.size(0) * top, -1);
+  std::fill_n(values, logits.size(0) * top,
+              std::numeric_limits<float>::quiet_NaN());
   dictionary::SelectionScratch scratch;
   std::vector<int32_t> chosen;
   for (int64_t row = 0; row < logits.size(0); ++row) {
@@ -41,9 +46,9 @@ void ReadTop(const at::Tensor& logits, int64_t top, int64_t begin,
     std::stable_sort(
         chosen.begin(), chosen.end(),
         [from](int32_t a, int32_t b) { return from[a] > from[b]; });
-    for (int32_t token : chosen) {
-      *tokens++ = token;
-      *values++ = from[token];
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      tokens[row * top + i] = chosen[i];
+      values[row * top + i] = from[chosen[i]];
     }
   }
 }

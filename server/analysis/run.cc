@@ -78,10 +78,12 @@ class Runner {
         std::any_of(options_.hooks.begin(), options_.hooks.end(), IsSquare);
     for (size_t i = 0; i < sequences_.size(); ++i) {
       const std::vector<int64_t>& positions = sequence(i).positions;
-      // A square point's rows have all the prompt's keys.
-      const int64_t last =
-          square ? static_cast<int64_t>(sequence(i).tokens.size()) - 1
-                 : *std::max_element(positions.begin(), positions.end());
+      // A square point's rows have all the prompt's keys. -1: nothing is read.
+      int64_t last = -1;
+      if (!positions.empty()) {
+        last = square ? static_cast<int64_t>(sequence(i).tokens.size()) - 1
+                      : *std::max_element(positions.begin(), positions.end());
+      }
       size_t next = 1;
       for (size_t set = 0; set < options_.sets.size(); ++set) {
         ChangedCopy copy{static_cast<int64_t>(i), {}, last};

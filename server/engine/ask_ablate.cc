@@ -84,6 +84,7 @@ absl::StatusOr<Question> AskAblate(const AblateRequest& request,
                                 sources.model->config()));
   const analysis::AblateOptions options{
       request.mode, static_cast<int64_t>(answers.front().size())};
+  double rows = 0;
   for (size_t i = 0; i < question.sequences.size(); ++i) {
     auto sequence =
         std::make_shared<analysis::Sequence>(*question.sequences[i]);
@@ -91,9 +92,14 @@ absl::StatusOr<Question> AskAblate(const AblateRequest& request,
     ASSIGN_OR_RETURN(
         std::vector<int64_t> latents,
         LatentsOf(request, i, sources.dictionary->manifest().d_sae));
+    rows += latents.size();
     sequence->lists = {std::move(answers[i]), std::move(latents)};
     question.sequences[i] = std::move(sequence);
   }
+  // Latent, activation and loss, and of each answer two numbers. How many
+  // latents are active is not known before.
+  RETURN_IF_ERROR(CheckAnswerBytes(
+      rows * (12 + 8.0 * std::max<int64_t>(1, options.answers)), limits));
   question.identity = analysis::AblateAnalysis::Identity(
       question.provenance.dictionary_digest, question.half, options);
   question.bind = [hook_in = hook_in, hook_out = hook_out,

@@ -105,6 +105,11 @@ absl::StatusOr<int64_t> CheckTarget(const Question& question,
       }
       if (ThroughAttention(question, sources, *query)) {
         RETURN_IF_ERROR(analysis::CheckLinearEncoder(manifest));
+        if (!query->inactive.shape.empty()) {
+          return absl::InvalidArgumentError(
+              "latents.inactive is for dictionaries on mlp.hook_post; leave it "
+              "out");
+        }
         return query->latents.size();
       }
       ASSIGN_OR_RETURN(const analysis::LatentReading reading,
@@ -222,9 +227,15 @@ absl::StatusOr<Question> AskAttribute(const AttributeRequest& request,
   const int64_t components =
       attention ? Longest(question)
                 : analysis::ComponentCount(query.decomposition, config);
-  // A mean is made from what every row contributes.
+  // A mean is made from what every row contributes. On the way every direction
+  // is a vector, of latents of neurons and of heads one per row.
+  const bool per_row = request.query.target == AttributionTarget::kLatents;
+  const double rows = RowCount(question);
   RETURN_IF_ERROR(CheckAnswerBytes(
-      4.0 * RowCount(question) * directions * (components + 1.0), limits));
+      4.0 * directions *
+          (rows * (components + 1.0) +
+           (1 + (per_row ? rows : 0)) * static_cast<double>(config.d_model)),
+      limits));
   if (attention) {
     return AskAttention(request, query, components, hook_in.layer,
                         std::move(question));

@@ -120,6 +120,34 @@ double AnswerBytes(const RunOptions& options, const model::ModelConfig& config,
   return bytes * (options.sets.size() + 1);
 }
 
+// What the sets hold until the answer is made: for each set the values at the
+// rows that are read (those that the logits come from, and what the readers
+// encode), and each intervention's positions.
+absl::Status CheckWorkBytes(const RunOptions& options,
+                            const model::ModelConfig& config,
+                            const Question& question, const Limits& limits) {
+  double width = options.output ? config.d_model : 0;
+  for (const analysis::LatentReader& reader : options.readers) {
+    double size = 1;
+    for (int64_t part : model::HookShape(reader.hook, config)) {
+      size *= std::max<int64_t>(part, 1);
+    }
+    width += size;
+  }
+  double tokens = 0;
+  for (const auto& ids : question.provenance.token_ids) tokens += ids.size();
+  double bytes = 0;
+  for (const auto& set : options.sets) {
+    bytes += 4 * width * RowCount(question) +
+             sizeof(int64_t) * tokens * static_cast<double>(set.size());
+  }
+  if (bytes <= limits.max_answer_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(StrCat(
+      "interventions: ", options.sets.size(), " sets on ", RowCount(question),
+      " rows hold ", bytes, " bytes at a time; accepted: ",
+      limits.max_answer_bytes, "; ask for fewer sets, positions or prompts"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::vector<int64_t>>> CheckAnswers(
@@ -174,9 +202,10 @@ absl::StatusOr<Question> AskRun(const RunRequest& request,
   RETURN_IF_ERROR(
       MakeReaders(request, sources, &dictionaries, &options, &question));
   RETURN_IF_ERROR(
-      AddLists(request, options, sources, limits, answers, &question));
-  RETURN_IF_ERROR(
       CheckAnswerBytes(AnswerBytes(options, config, question), limits));
+  RETURN_IF_ERROR(CheckWorkBytes(options, config, question, limits));
+  RETURN_IF_ERROR(
+      AddLists(request, options, sources, limits, answers, &question));
   question.others = dictionaries.uses();
   question.identity =
       analysis::RunAnalysis::Identity(options, dictionaries.Digests());

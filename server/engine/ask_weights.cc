@@ -20,6 +20,11 @@ constexpr int64_t kDefaultNeighbours = 10;
 
 absl::Status CheckIndices(const std::vector<int64_t>& indices, int64_t size,
                           absl::string_view field) {
+  // Repeating an axis would make a tensor larger than it is on the way.
+  if (static_cast<int64_t>(indices.size()) > size) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        field, " has ", indices.size(), " indices; accepted: at most ", size));
+  }
   for (int64_t index : indices) {
     if (index < 0 || index >= size) {
       return absl::InvalidArgumentError(

@@ -61,11 +61,14 @@ at::Tensor Hidden(const Group& group, const std::vector<int64_t>& first,
 }
 
 // One group. Heads that share a key/value head lie side by side: with `r` of
-// them per key/value head, tensors are [kv, group, r, positions, ...].
+// them per key/value head, tensors are [kv, group, r, positions, ...]. Scores
+// exist for a few query positions at a time: those of a long prompt as a whole
+// would be larger than the model.
 at::Tensor Attend(const ModelConfig& config, int layer,
                   const Continuation& continuation, const Group& group,
                   const at::Tensor& q, const at::Tensor& k,
                   const at::Tensor& v) {
+  constexpr int64_t kScoreValues = int64_t{1} << 25;
   const AttentionLayer& settings = config.attention[layer];
   const int64_t kv = config.n_kv_heads, r = config.n_heads / kv;
   const int64_t g = group.size, positions = q.size(1), width = config.d_head;
@@ -75,37 +78,46 @@ at::Tensor Attend(const ModelConfig& config, int layer,
   const auto own = [&](const at::Tensor& t) {  // [kv * group, positions, width]
     return t.permute({2, 0, 1, 3}).reshape({kv * g, positions, width});
   };
-  const at::Tensor queries =
-      q.unflatten(2, {kv, r}).permute({2, 0, 3, 1, 4}).contiguous();
-  at::Tensor scores =
-      at::cat({at::bmm(queries.view({kv, g * r * positions, width}),
-                       kept(continuation.kept->keys).transpose(1, 2))
-                   .view({kv, g, r, positions, group.prefix}),
-               at::bmm(queries.view({kv * g, r * positions, width}),
-                       own(k).transpose(1, 2))
-                   .view({kv, g, r, positions, positions})},
-              -1);
-  scores.div_(settings.scale);
-  if (config.attention_softcap > 0) {
-    scores.div_(config.attention_softcap)
-        .tanh_()
-        .mul_(config.attention_softcap);
-  }
+  const at::Tensor kept_keys = kept(continuation.kept->keys).transpose(1, 2);
+  const at::Tensor kept_values = kept(continuation.kept->values);
+  const at::Tensor own_keys = own(k).transpose(1, 2), own_values = own(v);
+  const at::Tensor queries = q.unflatten(2, {kv, r}).permute({2, 0, 3, 1, 4});
   const at::Tensor hidden =
       Hidden(group, continuation.first, positions, settings.window, q.device());
-  if (hidden.defined()) {
-    scores.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
+  const int64_t chunk = std::max<int64_t>(
+      1, kScoreValues / (kv * g * r * (group.prefix + positions)));
+  std::vector<at::Tensor> parts;
+  for (int64_t begin = 0; begin < positions; begin += chunk) {
+    const int64_t n = std::min(chunk, positions - begin);
+    const at::Tensor mine = queries.narrow(3, begin, n).contiguous();
+    at::Tensor scores =
+        at::cat({at::bmm(mine.view({kv, g * r * n, width}), kept_keys)
+                     .view({kv, g, r, n, group.prefix}),
+                 at::bmm(mine.view({kv * g, r * n, width}), own_keys)
+                     .view({kv, g, r, n, positions})},
+                -1);
+    scores.div_(settings.scale);
+    if (config.attention_softcap > 0) {
+      scores.div_(config.attention_softcap)
+          .tanh_()
+          .mul_(config.attention_softcap);
+    }
+    if (hidden.defined()) {
+      scores.masked_fill_(hidden.narrow(2, begin, n),
+                          -std::numeric_limits<double>::infinity());
+    }
+    const at::Tensor pattern = at::softmax(scores, -1);
+    at::Tensor z = at::bmm(pattern.narrow(-1, group.prefix, positions)
+                               .reshape({kv * g, r * n, positions}),
+                           own_values)
+                       .view({kv, g, r, n, width});
+    z.add_(at::bmm(pattern.narrow(-1, 0, group.prefix)
+                       .reshape({kv, g * r * n, group.prefix}),
+                   kept_values)
+               .view(z.sizes()));
+    parts.push_back(z.permute({1, 3, 0, 2, 4}).reshape({g, n, kv * r, width}));
   }
-  const at::Tensor pattern = at::softmax(scores, -1);
-  at::Tensor z = at::bmm(pattern.narrow(-1, group.prefix, positions)
-                             .reshape({kv * g, r * positions, positions}),
-                         own(v))
-                     .view({kv, g, r, positions, width});
-  z.add_(at::bmm(pattern.narrow(-1, 0, group.prefix)
-                     .reshape({kv, g * r * positions, group.prefix}),
-                 kept(continuation.kept->values))
-             .view(z.sizes()));
-  return z.permute({1, 3, 0, 2, 4}).reshape({g, positions, kv * r, width});
+  return parts.size() == 1 ? parts.front() : at::cat(parts, 1);
 }
 
 }  // namespace

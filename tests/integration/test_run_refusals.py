@@ -38,6 +38,7 @@ def refused(call, *words):
         (cupola.Add(RESID, 1.0, np.inf), [".scale"]),
         (cupola.Scale(RESID, np.nan), [".factor"]),
         (cupola.ProjectOut(RESID, np.zeros(32)), [".value: all zero"]),
+        (cupola.ProjectOut(RESID, 1.0), [".value: one number is no direction"]),
         (cupola.Zero(RESID, positions=[3]), ["3", "prompt"]),
         (cupola.Zero(RESID, positions=[[0]]), ["per_prompt", "2"]),
         (cupola.Patch(RESID, [1, 2, 3, 4]), [".source: 4 tokens for a prompt of 3"]),
@@ -103,3 +104,55 @@ def test_answers_and_positions(subject):
     refused(lambda: sae.ablation_table(PROMPTS, min_share=-1.0), "min_share")
     refused(lambda: sae.ablation_table(PROMPTS, max_latents=0), "max_latents")
     assert len(sae.features(PROMPTS)) == 7  # and the server lives
+
+
+def test_a_prompt_of_which_nothing_is_read(subject):
+    model, _ = subject
+    for interventions in ([], [cupola.Zero(RESID, positions=0)]):
+        run = model.run(PROMPTS, interventions, positions=[[0], []], top_logits=2)
+        assert [len(loss) for loss in run.loss] == [1, 0]
+
+
+def test_changes_after_all_that_is_read(subject):
+    """They change nothing, and the pass need not get as far."""
+    model, _ = subject
+    early = "blocks.0.hook_resid_pre"
+    for late in (RESID, "ln_final.hook_normalized"):
+        run = model.run(PROMPTS, [cupola.Zero(late)], loss=False, hooks=early)
+        values = run.activations[early]
+        for changed, clean in zip(values, values.clean):
+            np.testing.assert_array_equal(changed, clean)
+    assert model.run(PROMPTS, [cupola.Zero(RESID)], loss=False) is not None
+
+
+def test_logits_that_are_no_numbers_stay_with_their_set(subject):
+    model, _ = subject
+    good = [cupola.Zero(RESID, positions=0)]
+    bad = [cupola.Scale("ln_final.hook_scale", 0.0)]
+    alone = model.run(PROMPTS, good, top_logits=5)
+    broken, beside = model.run(PROMPTS, [bad, good], top_logits=5)
+    for one, other in zip(alone.top, beside.top):
+        np.testing.assert_array_equal(one.tokens, other.tokens)
+    assert all(np.isfinite(top.logits).all() for top in beside.top)
+    assert not all(np.isfinite(top.logits).all() for top in broken.top)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_the_size_of_a_direction_does_not_matter(subject, size):
+    model, _ = subject
+    direction = np.random.default_rng(5).standard_normal(32)
+    one, other = model.run(
+        PROMPTS,
+        [[cupola.ProjectOut(RESID, direction)], [cupola.ProjectOut(RESID, size * direction)]],
+    )
+    for first, second in zip(one.loss, other.loss):
+        np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def test_a_patch_source_is_tokenized_as_the_prompts(subject):
+    model, _ = subject
+    texts = ["one two three", "one two three"]
+    for bos in (True, False):
+        run = model.run(texts, [cupola.Patch(RESID, texts)], prepend_bos=bos)
+        for changed, clean in zip(run.loss, run.loss.clean):
+            np.testing.assert_allclose(changed, clean, atol=1e-4)

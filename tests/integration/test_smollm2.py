@@ -1,6 +1,7 @@
 """The demo: SmolLM2-135M with its dictionaries, from text to features."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -91,3 +92,23 @@ def test_the_tour(server):
     assert tour.returncode == 0, tour.stderr
     assert "both answers are identical" in tour.stdout
     assert "second answer: from the cache" in tour.stdout
+    assert "32 ablations" in tour.stdout
+
+
+def test_the_worked_example(server):
+    """The notebook's questions get the answers it talks about."""
+    example = ROOT / "client/python/examples/quotation_marks.py"
+    ran = subprocess.run(
+        [sys.executable, example],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "CUPOLA_ADDRESS": server.grpc},
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "48 of 48 prompts" in ran.stdout
+    recovered = re.search(r"([\d.]+)% recovered", ran.stdout)
+    assert 80 < float(recovered[1]) < 120
+    increase = re.search(r"loss increase ([-\d.]+)", ran.stdout)
+    assert float(increase[1]) > 0.1

@@ -202,6 +202,8 @@ def run(
         dictionaries=names,
         hooks=hooks,
     )
+    if prepend_bos is not None:
+        _tokenize_sources_alike(request, prepend_bos)
     selection = _requests.positions_message(positions)
     if selection is not None:
         request.positions.CopyFrom(selection)
@@ -232,6 +234,18 @@ def run(
         for variant in (variants[1:] or variants)
     ]
     return runs if several else runs[0]
+
+
+def _tokenize_sources_alike(request: Any, prepend_bos: bool) -> None:
+    """A patch's text gets a BOS where the prompts get one: else its positions
+    would not be theirs."""
+    for one in request.sets:
+        for intervention in one.interventions:
+            if not intervention.HasField("patch"):
+                continue
+            source = intervention.patch.source
+            if any(prompt.HasField("text") for prompt in source.prompts):
+                source.prepend_bos = prepend_bos
 
 
 def answers_messages(
