@@ -86,7 +86,8 @@ struct Reader {
   const ModelConfig& config;
   const Checkpoint& checkpoint;
   bool folded;
-  at::ScalarType dtype;  // files are read in
+  at::ScalarType dtype;        // files are read in
+  at::ScalarType model_dtype;  // the model computes in
 
   absl::StatusOr<at::Tensor> Attention(int layer,
                                        const std::string& leaf) const {
@@ -134,9 +135,9 @@ struct Reader {
     } else {
       ASSIGN_OR_RETURN(rows, checkpoint.Embedding(dtype));
       if (config.scale_embedding) {
-        // The factor is rounded to the weights' dtype, as in the forward pass.
+        // The factor is rounded to the model's dtype, as in the forward pass.
         rows.mul_(at::scalar_tensor(
-            std::sqrt(static_cast<double>(config.d_model)), dtype));
+            std::sqrt(static_cast<double>(config.d_model)), model_dtype));
       }
     }
     if (folded && FoldingCentersWriters(config)) {
@@ -238,7 +239,8 @@ absl::StatusOr<at::Tensor> ReadNamedWeight(const ModelSource& source,
         const Reader reader{.config = source.config(),
                             .checkpoint = checkpoint,
                             .folded = folded,
-                            .dtype = folded ? at::kFloat : dtype};
+                            .dtype = folded ? at::kFloat : dtype,
+                            .model_dtype = dtype};
         ASSIGN_OR_RETURN(const at::Tensor value, reader.Read(weight));
         return value.to(dtype).to(at::kFloat);
       });

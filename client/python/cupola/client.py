@@ -40,6 +40,10 @@ def connect(
     return Client(target, token, deadline, tls)
 
 
+# Texts of tokens that one request asks for; the server takes 65,536.
+_TEXTS_AT_ONCE = 32_768
+
+
 class Client:
     """A connection; safe to use from several threads. From `connect`."""
 
@@ -228,15 +232,15 @@ class Client:
         """The texts of token ids of the model that made an answer."""
         with self._texts_lock:
             texts = self._texts.setdefault(provenance.model_digest, {})
-        unknown = [
-            ids for ids in prompts if any(index not in texts for index in ids)
-        ]
-        if unknown:
+        wanted = {index for ids in prompts for index in ids}
+        unknown = [[index] for index in sorted(wanted - texts.keys())]
+        for begin in range(0, len(unknown), _TEXTS_AT_ONCE):
+            some = unknown[begin : begin + _TEXTS_AT_ONCE]
             answer = self._connection.unary(
                 self._connection.analysis.Tokenize,
                 _protos.analysis.TokenizeRequest(
                     model=provenance.model,
-                    prompts=_requests.prompts_message(unknown),
+                    prompts=_requests.prompts_message(some),
                 ),
                 provenance.model,
             )
