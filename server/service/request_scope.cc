@@ -78,7 +78,11 @@ grpc::Status RequestScope::End(const absl::Status& status) {
   if (absl::IsCancelled(outcome) && gate_->clearing()) {
     outcome = ShuttingDown();
   }
-  if (absl::IsCancelled(outcome) && now >= context_.deadline) {
+  // The client counts from earlier on, and its rounded timeout comes to us
+  // late.
+  const absl::Duration slack =
+      absl::Milliseconds(20) + (context_.deadline - context_.arrival) / 100;
+  if (absl::IsCancelled(outcome) && now >= context_.deadline - slack) {
     outcome = absl::DeadlineExceededError("the request's deadline has passed");
   }
   grpc::Status result = ToGrpcStatus(outcome, call_);
