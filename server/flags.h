@@ -26,6 +26,7 @@ struct Flags {
   std::string device = "auto";
   std::string model_root;
   int64_t batch_tokens = 4096;
+  int64_t product_bytes = 2LL << 30;
   int64_t max_tokens_per_request = 1 << 18;
   int64_t max_queued_prompts = 1 << 16;
   int64_t front_threads = 4;
@@ -33,6 +34,7 @@ struct Flags {
   bool self_check = true;
   bool reflection = false;
   int64_t drain_seconds = 30;
+  int64_t job_checkpoint_seconds = 30;
   std::string log_level = "info";
   // Either makes the others optional.
   bool help = false;

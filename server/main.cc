@@ -54,8 +54,10 @@ engine::EngineOptions ToEngineOptions(const Flags& flags,
   options.max_queued_prompts = flags.max_queued_prompts;
   options.max_tokens_per_request = flags.max_tokens_per_request;
   options.batch_tokens = flags.batch_tokens;
+  options.product_bytes = flags.product_bytes;
   options.front_threads = static_cast<int>(flags.front_threads);
   options.self_check = flags.self_check;
+  options.job_checkpoint = absl::Seconds(flags.job_checkpoint_seconds);
   return options;
 }
 
@@ -184,6 +186,7 @@ int Serve(const Flags& flags) {
   serving = false;
   const absl::Time deadline = absl::Now() + absl::Seconds(flags.drain_seconds);
   // In this order every call ends with its answer or as UNAVAILABLE.
+  (*engine)->jobs().Interrupt();
   (*server)->Drain(deadline);
   (*engine)->Drain(deadline);
   (*server)->Shutdown();

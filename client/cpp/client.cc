@@ -37,8 +37,9 @@ absl::Status ToAbsl(const grpc::Status& status) {
 template <typename Request>
 std::string NameOf(const Request& request) {
   if constexpr (requires { request.dictionary(); }) {
-    return request.dictionary();
-  } else if constexpr (requires { request.model(); }) {
+    if (!request.dictionary().empty()) return request.dictionary();
+  }
+  if constexpr (requires { request.model(); }) {
     return request.model();
   } else if constexpr (requires { request.name(); }) {
     return request.name();
@@ -115,6 +116,27 @@ class Client::Impl {
     return header;
   }
 
+  absl::StatusOr<v1::GenerateResponse::End> Generate(
+      const v1::GenerateRequest& request,
+      const std::function<bool(const v1::GenerateResponse::Token&)>& token)
+      const {
+    grpc::ClientContext context;
+    Prepare(request, &context);
+    const auto reader = analysis_->Generate(&context, request);
+    v1::GenerateResponse message, last;
+    bool wanted = true;
+    while (wanted && reader->Read(&message)) {
+      for (const auto& one : message.tokens()) wanted = wanted && token(one);
+      if (message.has_end()) last = std::move(message);
+    }
+    if (!wanted) context.TryCancel();
+    const grpc::Status status = reader->Finish();
+    if (!wanted) return absl::CancelledError("the caller wants no more tokens");
+    if (!status.ok()) return ToAbsl(status);
+    if (!last.has_end()) return absl::DataLossError("the answer has no end");
+    return std::move(*last.mutable_end());
+  }
+
   v1::Analysis::Stub& analysis() const { return *analysis_; }
   v1::Catalog::Stub& catalog() const { return *catalog_; }
   v1::Admin::Stub& admin() const { return *admin_; }
@@ -184,6 +206,69 @@ absl::StatusOr<v1::FeaturesResponse::Header> Client::GetFeatures(
 absl::StatusOr<v1::ReconstructResponse::Header> Client::Reconstruct(
     const v1::ReconstructRequest& request) {
   return impl_->Stream(&v1::Analysis::Stub::Reconstruct, request);
+}
+
+absl::StatusOr<v1::RunResponse::Header> Client::Run(
+    const v1::RunRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::Run, request);
+}
+
+absl::StatusOr<v1::GenerateResponse::End> Client::Generate(
+    const v1::GenerateRequest& request,
+    const std::function<bool(const v1::GenerateResponse::Token&)>& token) {
+  return impl_->Generate(request, token);
+}
+
+absl::StatusOr<v1::AblateResponse::Header> Client::Ablate(
+    const v1::AblateRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::Ablate, request);
+}
+
+absl::StatusOr<v1::AblationTableResponse::Header> Client::TabulateAblations(
+    const v1::AblationTableRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::TabulateAblations, request);
+}
+
+absl::StatusOr<v1::AttributeResponse::Header> Client::Attribute(
+    const v1::AttributeRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::Attribute, request);
+}
+
+absl::StatusOr<v1::LogitLensResponse::Header> Client::LogitLens(
+    const v1::LogitLensRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::LogitLens, request);
+}
+
+absl::StatusOr<v1::WeightResponse::Header> Client::GetWeight(
+    const v1::WeightRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::GetWeight, request);
+}
+
+absl::StatusOr<v1::LatentWeightsResponse::Header> Client::GetLatentWeights(
+    const v1::LatentWeightsRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::GetLatentWeights, request);
+}
+
+absl::StatusOr<v1::QualityResponse::Header> Client::GetQuality(
+    const v1::QualityRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::GetQuality, request);
+}
+
+absl::StatusOr<v1::MeanActivationResponse::Header> Client::MeanActivation(
+    const v1::MeanActivationRequest& request) {
+  return impl_->Stream(&v1::Analysis::Stub::MeanActivation, request);
+}
+
+absl::StatusOr<v1::ListMeansResponse> Client::ListMeans(
+    const v1::ListMeansRequest& request) {
+  return impl_->Call(impl_->analysis(), &v1::Analysis::Stub::ListMeans,
+                     request);
+}
+
+absl::StatusOr<v1::DeleteMeanResponse> Client::DeleteMean(
+    const v1::DeleteMeanRequest& request) {
+  return impl_->Call(impl_->analysis(), &v1::Analysis::Stub::DeleteMean,
+                     request);
 }
 
 absl::StatusOr<v1::ListResponse> Client::List() {

@@ -2,6 +2,7 @@
 #define CUPOLA_CLIENT_CPP_CLIENT_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -52,6 +53,33 @@ class Client {
       const v1::FeaturesRequest& request);
   absl::StatusOr<v1::ReconstructResponse::Header> Reconstruct(
       const v1::ReconstructRequest& request);
+
+  absl::StatusOr<v1::RunResponse::Header> Run(const v1::RunRequest& request);
+  // Calls `token` with every token as it comes, on the calling thread; false
+  // stops the server's work, and the answer is CANCELLED.
+  absl::StatusOr<v1::GenerateResponse::End> Generate(
+      const v1::GenerateRequest& request,
+      const std::function<bool(const v1::GenerateResponse::Token&)>& token);
+  absl::StatusOr<v1::AblateResponse::Header> Ablate(
+      const v1::AblateRequest& request);
+  absl::StatusOr<v1::AblationTableResponse::Header> TabulateAblations(
+      const v1::AblationTableRequest& request);
+  absl::StatusOr<v1::AttributeResponse::Header> Attribute(
+      const v1::AttributeRequest& request);
+  absl::StatusOr<v1::LogitLensResponse::Header> LogitLens(
+      const v1::LogitLensRequest& request);
+  absl::StatusOr<v1::WeightResponse::Header> GetWeight(
+      const v1::WeightRequest& request);
+  absl::StatusOr<v1::LatentWeightsResponse::Header> GetLatentWeights(
+      const v1::LatentWeightsRequest& request);
+  absl::StatusOr<v1::QualityResponse::Header> GetQuality(
+      const v1::QualityRequest& request);
+  absl::StatusOr<v1::MeanActivationResponse::Header> MeanActivation(
+      const v1::MeanActivationRequest& request);
+  absl::StatusOr<v1::ListMeansResponse> ListMeans(
+      const v1::ListMeansRequest& request);
+  absl::StatusOr<v1::DeleteMeanResponse> DeleteMean(
+      const v1::DeleteMeanRequest& request);
 
   absl::StatusOr<v1::ListResponse> List();
   absl::StatusOr<v1::DescribeResponse> Describe(const std::string& name);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <set>
 #include <vector>
 
@@ -31,6 +32,11 @@ enum class Operation : uint8_t {
   kQuality = 8,
   kRun = 9,
   kAblate = 10,
+  kGenerate = 11,
+  kMeanActivation = 12,
+  kJacobian = 13,
+  kDirectionAblation = 14,
+  kSweep = 15,
 };
 
 // What one part of a request looks at: a prompt, a block of rows that stand for
@@ -46,10 +52,23 @@ struct Sequence {
   bool is_empty() const { return tokens.empty() && !has_inputs(); }
 };
 
+// A token that was generated, told while its text grows.
+struct GeneratedToken {
+  int64_t sample = 0;  // which of the prompt's texts
+  int32_t token = 0;
+  float logprob = 0;
+  std::vector<int32_t> top_tokens;
+  std::vector<float> top_logprobs;
+};
+// Called on the worker's thread with every token: quick, and never waiting for
+// whoever reads. Not OK: nobody wants more of the sequence.
+using TokenSink = std::function<absl::Status(const GeneratedToken&)>;
+
 // A sequence and the row of the forward batch it lies in.
 struct Placed {
   const Sequence* sequence = nullptr;
   int64_t row = 0;
+  const TokenSink* sink = nullptr;  // null: nobody listens
 };
 
 // What the device worker hands to an analysis. `model` is null where the
@@ -60,6 +79,21 @@ struct Pass {
   const model::ForwardResult* forward = nullptr;
   // Non-OK once nobody waits for the answer: polled between chunks of work.
   std::function<absl::Status()> poll;
+};
+
+// The work of an analysis in many steps, between which the worker may serve
+// others.
+class Stepwise {
+ public:
+  virtual ~Stepwise() = default;
+  // One step; whether it was the last.
+  virtual absl::StatusOr<bool> Step() = 0;
+  // Tokens that the last step computed.
+  virtual int64_t step_tokens() const = 0;
+  // Analysis::Run's answer, after the last step. A record without arrays: its
+  // sequence was given up, because its sink wanted no more.
+  virtual absl::StatusOr<std::vector<std::vector<storage::Array>>>
+  TakeRecords() = 0;
 };
 
 // One question, asked of any number of sequences in one go. The device worker
@@ -76,6 +110,14 @@ class Analysis {
   // One record per sequence, in order. An analysis documents its arrays.
   virtual absl::StatusOr<std::vector<std::vector<storage::Array>>> Run(
       const Pass& pass, const std::vector<Placed>& sequences) const = 0;
+
+  // Whether the work is done in steps: Start then makes them, and Run need not
+  // be called. Everything given to Start, and this, outlives what it returns.
+  virtual bool stepwise() const { return false; }
+  virtual absl::StatusOr<std::unique_ptr<Stepwise>> Start(
+      const Pass&, const std::vector<Placed>&) const {
+    return absl::UnimplementedError("not an analysis of steps");
+  }
 };
 
 }  // namespace cupola::analysis

@@ -1,5 +1,6 @@
 #include "server/analysis/attention_attribution.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "ATen/ATen.h"
@@ -17,22 +18,25 @@ using enum model::HookKind;
 
 AttentionAttributionAnalysis::AttentionAttributionAnalysis(
     std::shared_ptr<const dictionary::Dictionary> dictionary, int layer,
-    std::vector<int64_t> latents)
+    AttentionQuery query)
     : dictionary_(std::move(dictionary)),
       layer_(layer),
-      latents_(std::move(latents)) {}
+      query_(std::move(query)) {}
 
 storage::Digest AttentionAttributionAnalysis::Identity(
     const storage::Digest& dictionary, dictionary::Half half,
-    const std::vector<int64_t>& latents) {
-  return storage::Hasher("attention-attribution/1")
+    const AttentionQuery& query) {
+  return storage::Hasher("attention-attribution/2")
       .AddDigest(dictionary)
       .AddInt(static_cast<int64_t>(half))
-      .AddInts(latents.data(), latents.size())
+      .AddInts(query.latents.data(), query.latents.size())
+      .AddInt(query.by_head)
+      .AddInt(query.mean)
       .Finish();
 }
 
 std::set<model::HookPoint> AttentionAttributionAnalysis::captures() const {
+  if (query_.by_head) return {{kZ, layer_}};
   return {{kV, layer_}, {kPattern, layer_}, {kZ, layer_}};
 }
 
@@ -41,7 +45,7 @@ AttentionAttributionAnalysis::Run(const Pass& pass,
                                   const std::vector<Placed>& sequences) const {
   const model::ModelConfig& config = pass.model->config();
   const EncoderDirections directions =
-      EncoderDirectionsOf(*dictionary_, latents_);
+      EncoderDirectionsOf(*dictionary_, query_.latents);
   const int64_t group = config.n_heads / config.n_kv_heads;
   // [heads, d_head, n]
   const at::Tensor by_head =
@@ -51,12 +55,8 @@ AttentionAttributionAnalysis::Run(const Pass& pass,
         .select(0, placed.row)
         .to(at::kFloat);
   };
-  std::vector<std::vector<storage::Array>> records;
-  for (const Placed& placed : sequences) {
-    RETURN_IF_ERROR(pass.poll());
+  const auto sources = [&](const Placed& placed, const at::Tensor& rows) {
     const int64_t length = placed.sequence->tokens.size();
-    const at::Tensor rows =
-        at::tensor(placed.sequence->positions, at::kLong).to(by_head.device());
     const at::Tensor values =
         of(kV, placed).narrow(0, 0, length).repeat_interleave(group, 1);
     // [tokens, heads, n]
@@ -66,9 +66,27 @@ AttentionAttributionAnalysis::Run(const Pass& pass,
                                    .narrow(2, 0, length)
                                    .index_select(1, rows)
                                    .permute({2, 1, 0});
-    const at::Tensor shares = at::bmm(pattern, projected).transpose(0, 1);
+    return at::bmm(pattern, projected).transpose(0, 1);
+  };
+  std::vector<std::vector<storage::Array>> records;
+  for (const Placed& placed : sequences) {
+    RETURN_IF_ERROR(pass.poll());
+    const at::Tensor rows =
+        at::tensor(placed.sequence->positions, at::kLong).to(by_head.device());
     const at::Tensor z = of(kZ, placed).index_select(0, rows).flatten(1);
-    const at::Tensor total = at::mm(z, directions.rows.t());
+    at::Tensor shares, total = at::mm(z, directions.rows.t());
+    if (query_.by_head) {
+      shares = at::einsum(
+          "rhe,hen->rhn",
+          {z.unflatten(1, {config.n_heads, config.d_head}), by_head});
+    } else {
+      shares = sources(placed, rows);
+    }
+    if (query_.mean) {
+      const double count = std::max<int64_t>(1, rows.size(0));
+      shares = shares.sum(0, /*keepdim=*/true, at::kDouble) / count;
+      total = total.sum(0, /*keepdim=*/true, at::kDouble) / count;
+    }
     const auto floats = [](const at::Tensor& tensor) {
       return ToArray(tensor, storage::DType::kFloat32);
     };

@@ -25,16 +25,32 @@ enum class AttributionTarget {
 struct AttributionQuery {
   Decomposition decomposition;
   AttributionTarget target = AttributionTarget::kTokens;
-  std::vector<int64_t> tokens, incorrect;  // incorrect: none, or as many
-  bool gain = true;                        // see model/logit_directions.h
+  // kTokens: how many each sequence brings (AttributionLists), and whether it
+  // brings as many incorrect ones.
+  int64_t tokens = 0;
+  bool differences = false;
+  bool gain = true;  // see model/logit_directions.h
   std::vector<int64_t> latents;
-  // Of latents on mlp.hook_post: what stands for the neurons that do not fire,
-  // FLOAT32 [components, d_mlp]; empty: zero.
-  storage::Array inactive;
+  // Of latents on mlp.hook_post: what stands for the neurons that do not fire.
+  // FLOAT32 [components, d_mlp], or [components, d_model] of components as the
+  // MLP's norm shows them, which then go through W_in; empty: zero.
+  storage::Array inactive, reference;
   storage::Array vectors;  // FLOAT32 [n, d_model]
   // kVectors, kNone: centre (LayerNorm) and divide by the scale of the norm
   // that reads the residual, as TransformerLens' apply_ln_to_stack.
   bool apply_norm = false;
+  // The mean over each sequence's rows instead of the rows.
+  bool mean = false;
+};
+
+// What Sequence::lists hold for kTokens.
+enum AttributionLists : size_t { kTokensList, kIncorrectList };
+
+// A dictionary of the decomposition's splits, in their order, and where it
+// reads.
+struct SplitDictionary {
+  std::shared_ptr<const dictionary::Dictionary> dictionary;
+  model::HookPoint hook_in;
 };
 
 // Where a dictionary's latents read from the residual stream: the residual, the
@@ -68,17 +84,21 @@ absl::StatusOr<LatentReading> ReadingOf(const model::HookPoint& hook_in,
 //
 // Record: values FLOAT32 [rows, components, n]; total FLOAT32 [rows, n]: the
 // same of the whole residual, which the components sum to; bias FLOAT32 [n]:
-// what total lacks to the logit (before a softcap) or the pre-activation.
+// what total lacks to the logit (before a softcap) or the pre-activation. With
+// `mean` there is one row, of zeros where the sequence has none. Rows are
+// computed a few at a time, so that beside the records a batch takes bounded
+// memory.
 class AttributionAnalysis : public Analysis {
  public:
-  // `dictionary`: the latents', or the decomposition's split's (its input is
-  // then read at `hook_in`); null where neither is asked.
+  // `dictionary`: the latents', read at `hook_in`; null without latents.
   AttributionAnalysis(std::shared_ptr<const dictionary::Dictionary> dictionary,
-                      model::HookPoint hook_in, AttributionQuery query,
-                      const model::ModelConfig& config);
-  // `dictionary`: all zeros without one.
+                      model::HookPoint hook_in,
+                      std::vector<SplitDictionary> splits,
+                      AttributionQuery query, const model::ModelConfig& config);
+  // `dictionary`: of the latents, all zeros without; `splits`: one for each.
   static storage::Digest Identity(const storage::Digest& dictionary,
                                   dictionary::Half half,
+                                  const std::vector<storage::Digest>& splits,
                                   const AttributionQuery& query);
 
   std::set<model::HookPoint> captures() const override;
@@ -87,21 +107,38 @@ class AttributionAnalysis : public Analysis {
 
  private:
   struct Directions {
-    at::Tensor rows, bias;  // [n, d_model], [n]
+    // [n, d_model], or of each row [rows, n, d_model]; of neurons d_mlp.
+    at::Tensor rows;
+    at::Tensor bias;  // [n], or [sequences, n]
   };
-  Directions DirectionsOf(const model::Model& model) const;
+  struct Values {
+    at::Tensor values, total;  // [rows, components, n], [rows, n]
+  };
+
+  // How many rows are computed at a time for `n` targets.
+  int64_t RowsAtOnce(int64_t n) const;
+  // Those that do not depend on the sequences; of tokens none.
+  Directions FixedDirections(const model::Model& model) const;
   Directions LatentDirections(const model::Model& model) const;
+  Directions TokenDirections(const model::Model& model,
+                             const std::vector<Placed>& sequences) const;
   // Of latents on neurons, whose directions differ from row to row: replaces
   // `directions` (of neurons) by those of the residual, [rows, n, d_model], and
   // returns what stands for silent neurons, [rows, components, n] or undefined.
   absl::StatusOr<at::Tensor> ThroughNeurons(
       const Pass& pass, const std::vector<Placed>& sequences,
       Directions* directions) const;
+  absl::StatusOr<std::vector<at::Tensor>> Reconstructions(
+      const Pass& pass, const std::vector<Placed>& sequences) const;
+  absl::StatusOr<Values> Attribute(const Pass& pass,
+                                   const std::vector<Placed>& sequences,
+                                   Directions directions) const;
   // The scale that values are divided by; nullopt: none.
   std::optional<model::HookPoint> Scale() const;
 
   const std::shared_ptr<const dictionary::Dictionary> dictionary_;
   const model::HookPoint hook_in_;
+  const std::vector<SplitDictionary> splits_;
   const AttributionQuery query_;
   const model::ModelConfig config_;
   std::optional<LatentReading> reading_;

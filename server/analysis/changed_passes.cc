@@ -33,26 +33,6 @@ int64_t FirstPosition(const ChangedCopy& copy) {
   return first;
 }
 
-// The edits of a row that begins at `first` and ends with `last`.
-std::vector<RowEdit> Relative(const ChangedCopy& copy, int64_t first) {
-  std::vector<RowEdit> edits;
-  for (const RowEdit& edit : copy.edits) {
-    RowEdit& mine = edits.emplace_back(edit);
-    std::vector<int64_t> kept;
-    mine.positions.clear();
-    for (size_t i = 0; i < edit.positions.size(); ++i) {
-      if (edit.positions[i] > copy.last) continue;
-      mine.positions.push_back(edit.positions[i] - first);
-      kept.push_back(static_cast<int64_t>(i));
-    }
-    if (edit.source.defined() && kept.size() < edit.positions.size()) {
-      mine.source = edit.source.index_select(
-          0, at::tensor(kept, at::kLong).to(edit.source.device()));
-    }
-  }
-  return edits;
-}
-
 }  // namespace
 
 std::vector<std::vector<Placed>> GroupsThatFit(
@@ -231,7 +211,7 @@ absl::StatusOr<ChangedBatch> ChangedPasses::RunBatch(
     const std::vector<int32_t>& prompt = *prompts_[copy.prompt];
     tails.emplace_back(prompt.begin() + job.first,
                        prompt.begin() + job.first + job.length);
-    edits.push_back(Relative(copy, job.first));
+    edits.push_back(EditsWithin(copy.edits, job.first, copy.last));
     batch.copies.push_back(job.copy);
     batch.first.push_back(job.first);
     if (!start.whole) request.continuation.kept_rows.push_back(copy.prompt);

@@ -22,12 +22,15 @@ at::Tensor Index(const std::vector<int64_t>& indices, at::Device device) {
 }
 
 // The new values of a part of a point, [positions, ..., width].
-at::Tensor Changed(const Intervention& intervention, const at::Tensor& part,
-                   const at::Tensor& source) {
+at::Tensor Changed(const Intervention& intervention, const RowEdit& edit,
+                   const at::Tensor& part, const at::Tensor& source) {
   const auto given = [&] {
-    const at::Tensor value = ViewOf(intervention.value)
-                                 .reshape({-1})
-                                 .to(part.device(), part.scalar_type());
+    const at::Tensor all =
+        ViewOf(intervention.value).to(part.device(), part.scalar_type());
+    if (intervention.per_position) {
+      return all.index_select(0, Index(edit.value_rows, part.device()));
+    }
+    const at::Tensor value = all.reshape({-1});
     const int64_t size = value.numel();
     return size == 1 || size == part.size(-1)
                ? value
@@ -48,12 +51,13 @@ at::Tensor Changed(const Intervention& intervention, const at::Tensor& part,
       // One row per thing that the direction is as wide as.
       const at::Tensor rows = each_head ? part : part.flatten(1);
       // Neither very small nor very large directions may leave float32.
-      const at::Tensor wide = direction.reshape({-1}).to(at::kDouble);
-      const at::Tensor unit = (wide / wide.norm()).to(at::kFloat);
-      const at::Tensor along = rows.to(at::kFloat).matmul(unit);
-      return part - (along.unsqueeze(-1) * unit)
-                        .to(part.scalar_type())
-                        .view(part.sizes());
+      const at::Tensor wide =
+          direction.reshape({-1, rows.size(-1)}).to(at::kDouble);
+      const at::Tensor unit =
+          (wide / wide.norm(2, {1}, /*keepdim=*/true)).to(at::kFloat);
+      const at::Tensor along =
+          (rows.to(at::kFloat) * unit).sum(-1, /*keepdim=*/true);
+      return part - (along * unit).to(part.scalar_type()).view(part.sizes());
     }
     case Change::kPatch:
       return source.to(part.scalar_type());
@@ -78,7 +82,7 @@ void ChangeRow(const Intervention& intervention, const RowEdit& edit,
   at::Tensor whole = row.index_select(0, positions);
   const at::Tensor source =
       edit.source.defined() ? narrow(edit.source) : at::Tensor();
-  at::Tensor part = Changed(intervention, narrow(whole), source);
+  at::Tensor part = Changed(intervention, edit, narrow(whole), source);
   if (neurons) {
     at::Tensor wider = heads ? whole.index_select(1, head_index) : whole;
     part = wider.index_copy(-1, neuron_index, part);
@@ -159,6 +163,30 @@ void AddEntries(const Intervention& intervention, const Activations& active,
 }
 
 }  // namespace
+
+std::vector<RowEdit> EditsWithin(const std::vector<RowEdit>& edits,
+                                 int64_t first, int64_t last) {
+  std::vector<RowEdit> within;
+  for (const RowEdit& edit : edits) {
+    RowEdit mine{edit.intervention, {}, edit.source, {}};
+    std::vector<int64_t> kept;
+    for (size_t i = 0; i < edit.positions.size(); ++i) {
+      if (edit.positions[i] < first || edit.positions[i] > last) continue;
+      mine.positions.push_back(edit.positions[i] - first);
+      if (!edit.value_rows.empty()) {
+        mine.value_rows.push_back(edit.value_rows[i]);
+      }
+      kept.push_back(static_cast<int64_t>(i));
+    }
+    if (kept.empty()) continue;
+    if (edit.source.defined() && kept.size() < edit.positions.size()) {
+      mine.source =
+          edit.source.index_select(0, Index(kept, edit.source.device()));
+    }
+    within.push_back(std::move(mine));
+  }
+  return within;
+}
 
 at::Tensor Contribution(const Dictionary& dictionary,
                         const SparseRows& features, const at::Tensor& x) {

@@ -24,6 +24,8 @@ struct RowEdit {
   // A patch's values, and a kAdd's in place of its vector: [positions,
   // ...HookShape].
   at::Tensor source;
+  // PlacedIntervention::value_rows, position by position.
+  std::vector<int64_t> value_rows = {};
 };
 
 // Interventions as the edits of one forward pass whose rows are changed each in
@@ -58,6 +60,11 @@ class Edits {
   // What dictionaries read that write elsewhere: [batch, positions, ...].
   std::map<model::HookPoint, at::Tensor> seen_;
 };
+
+// Those of a row's edits that act from position `first` to `last`, with
+// positions counted from `first`.
+std::vector<RowEdit> EditsWithin(const std::vector<RowEdit>& edits,
+                                 int64_t first, int64_t last);
 
 // What latents add to a reconstruction: `features` times the decoder, scaled
 // back for a normalised dictionary, without any bias. float32 [rows, d_out]. x:

@@ -30,7 +30,7 @@ EncoderDirections EncoderDirectionsOf(const dictionary::Dictionary& dictionary,
     return vector.index_select(0, index).to(at::kFloat);
   };
   at::Tensor rows =
-      weights.encoder.Weight().index_select(1, index).t().to(at::kFloat);
+      weights.encoder.Columns(index).t().to(at::kFloat).contiguous();
   at::Tensor bias = at::zeros({rows.size(0)}, rows.options());
   if (weights.encoder.bias().defined()) bias = part(weights.encoder.bias());
   if (weights.b_mag.defined()) {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/analysis/tensor_io.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::analysis {
@@ -54,39 +55,66 @@ absl::Status CheckNarrowing(const Intervention& intervention,
   return CheckIndices(intervention.neurons, shape.back(), field + ".neurons");
 }
 
+// The shape of what a position has of the heads and neurons that change.
+std::vector<int64_t> Narrowed(const Intervention& intervention,
+                              std::vector<int64_t> shape) {
+  if (!intervention.heads.empty() && shape.size() > 1) {
+    shape.front() = static_cast<int64_t>(intervention.heads.size());
+  }
+  if (!intervention.neurons.empty()) {
+    shape.back() = static_cast<int64_t>(intervention.neurons.size());
+  }
+  return shape;
+}
+
+int64_t Product(const std::vector<int64_t>& shape) {
+  int64_t product = 1;
+  for (int64_t size : shape) product *= size;
+  return product;
+}
+
+bool AllBelow(const std::vector<int64_t>& indices, int64_t size) {
+  return std::all_of(indices.begin(), indices.end(), [size](int64_t index) {
+    return index >= 0 && index < size;
+  });
+}
+
 absl::Status CheckValue(const Intervention& intervention,
                         const std::vector<int64_t>& shape,
                         const std::string& field) {
-  const auto narrowed = [](const std::vector<int64_t>& some, int64_t all) {
-    return some.empty() ? all : static_cast<int64_t>(some.size());
-  };
-  const int64_t last = narrowed(intervention.neurons, shape.back());
-  const int64_t heads =
-      shape.size() < 2 ? 1 : narrowed(intervention.heads, shape.front());
+  const std::vector<int64_t> narrowed = Narrowed(intervention, shape);
+  const int64_t last = narrowed.back();
+  const int64_t heads = narrowed.size() < 2 ? 1 : narrowed.front();
   const std::vector<float> values = Floats(intervention.value);
   const int64_t size = static_cast<int64_t>(values.size());
   const bool square = last < 0;
-  if (size != 1 && (square || (size != last && size != heads * last))) {
+  const int64_t rows =
+      intervention.per_position ? intervention.value.shape.front() : 1;
+  if (!intervention.per_position && size != 1 &&
+      (square || (size != last && size != heads * last))) {
     std::set<int64_t> accepted = {1};
     if (!square) accepted.insert({last, heads * last});
-    return InvalidArgumentError(
-        StrCat(field, ".value: ", size, " numbers for ",
-               model::HookName(intervention.hook),
-               "; accepted: ", absl::StrJoin(accepted, " or ")));
+    return InvalidArgumentError(StrCat(
+        field, ".value: ", size, " numbers for ",
+        model::HookName(intervention.hook),
+        "; accepted: ", absl::StrJoin(accepted, " or "),
+        square ? "" : ", or so many for each position, [positions, ...]"));
   }
   double norm = 0;
-  for (float value : values) {
-    if (!std::isfinite(value)) {
+  for (int64_t i = 0; i < size; ++i) {
+    if (!std::isfinite(values[i])) {
       return InvalidArgumentError(
-          StrCat(field, ".value: ", value, " is not finite"));
+          StrCat(field, ".value: ", values[i], " is not finite"));
     }
-    norm += double{value} * value;
+    if (i % (size / rows) == 0) norm = 0;
+    norm += double{values[i]} * values[i];
+    const bool ends = (i + 1) % (size / rows) == 0;
+    if (intervention.change == Change::kProjectOut && ends && norm == 0) {
+      return InvalidArgumentError(StrCat(
+          field, ".value: all zero, which is no direction to project out"));
+    }
   }
   if (intervention.change != Change::kProjectOut) return absl::OkStatus();
-  if (norm == 0) {
-    return InvalidArgumentError(StrCat(
-        field, ".value: all zero, which is no direction to project out"));
-  }
   if (square) {
     return InvalidArgumentError(
         StrCat(field, ".hook: ", model::HookName(intervention.hook),
@@ -169,6 +197,43 @@ bool Intervention::replaces() const {
   }
 }
 
+void FitValue(const model::ModelConfig& config, Intervention* intervention) {
+  storage::Array& value = intervention->value;
+  const std::vector<int64_t> full =
+      model::HookShape(intervention->hook, config);
+  if (value.shape.empty() || full.back() < 0 ||
+      (!intervention->heads.empty() && full.size() < 2) ||
+      !AllBelow(intervention->heads, full.front()) ||
+      !AllBelow(intervention->neurons, full.back())) {
+    return;
+  }
+  const std::vector<int64_t> narrowed = Narrowed(*intervention, full);
+  // A dimension more than a position has; one row stands for all positions.
+  const int64_t rows =
+      value.shape.size() == full.size() + 1 ? value.shape.front() : 1;
+  const int64_t size = Product(value.shape);
+  at::Tensor wide = ViewOf(value);
+  if (size == rows * Product(full) && narrowed != full) {
+    wide =
+        wide.reshape({rows, full.size() < 2 ? 1 : full.front(), full.back()});
+    if (!intervention->heads.empty()) {
+      wide = wide.index_select(1, at::tensor(intervention->heads, at::kLong));
+    }
+    if (!intervention->neurons.empty()) {
+      wide = wide.index_select(2, at::tensor(intervention->neurons, at::kLong));
+    }
+  } else if (size != rows * Product(narrowed)) {
+    return;
+  }
+  std::vector<int64_t> shape = {size == 0 ? 0 : wide.numel()};
+  if (rows > 1) {
+    intervention->per_position = true;
+    shape = narrowed;
+    shape.insert(shape.begin(), rows);
+  }
+  value = ToArray(wide.reshape(shape), storage::DType::kFloat32);
+}
+
 absl::Status CheckIntervention(const Intervention& intervention,
                                const dictionary::Manifest* manifest,
                                const model::ModelConfig& config,
@@ -212,11 +277,13 @@ absl::Status CheckAgreement(const std::vector<PlacedIntervention>& placed,
           placed[j].positions.begin(), placed[j].positions.end(),
           std::back_inserter(both));
       if (both.empty()) continue;
-      return InvalidArgumentError(
-          StrCat(fields[i], " contradicts ", fields[j],
-                 ": both decide the same values of ",
-                 model::HookName(placed[i].intervention->hook), " at position ",
-                 both.front()));
+      const bool latents = !placed[i].intervention->replaces() ||
+                           !placed[j].intervention->replaces();
+      return InvalidArgumentError(StrCat(
+          fields[i], latents ? ".latents" : ".positions", ": contradicts ",
+          fields[j], ": both decide the same ", latents ? "latents" : "values",
+          " of ", model::HookName(placed[i].intervention->hook),
+          " at position ", both.front()));
     }
   }
   return absl::OkStatus();
@@ -227,6 +294,8 @@ void AddToIdentity(const Intervention& intervention, storage::Hasher* hasher) {
       .AddBytes(model::HookName(intervention.hook))
       .AddInts(intervention.heads.data(), intervention.heads.size())
       .AddInts(intervention.neurons.data(), intervention.neurons.size())
+      .AddInts(intervention.value.shape.data(), intervention.value.shape.size())
+      .AddInt(intervention.per_position)
       .AddBytes(intervention.value.bytes)
       .AddDouble(intervention.factor)
       .AddInt(intervention.dictionary)

@@ -45,8 +45,12 @@ struct Intervention {
   // Narrow it to these of its heads, and of its last dimension; empty: all.
   std::vector<int64_t> heads, neurons;
   // FLOAT32: one number, a vector as long as the narrowed last dimension (each
-  // head gets it), or as many values as one position has.
+  // head gets it), or as many values as one position has. Of kSet, kAdd and
+  // kProjectOut.
   storage::Array value;
+  // `value` is [rows, ...narrowed HookShape]: PlacedIntervention::value_rows
+  // says which row is whose.
+  bool per_position = false;
   double factor = 1;
 
   int dictionary = -1;           // which of the analysis' dictionaries
@@ -72,7 +76,15 @@ struct PlacedIntervention {
   std::vector<int64_t> positions;
   std::vector<int32_t> source;
   std::vector<int64_t> source_positions;
+  // With per_position: positions[i] gets row value_rows[i] of the value.
+  std::vector<int64_t> value_rows = {};
 };
+
+// Makes a value of a request what `Intervention::value` is: of all the point's
+// heads and neurons it takes those that the intervention is narrowed to, and
+// finds out whether it has a row per position. What does not fit is left for
+// CheckIntervention to refuse.
+void FitValue(const model::ModelConfig& config, Intervention* intervention);
 
 // INVALID_ARGUMENT beginning with `field` and the part of the intervention that
 // is wrong ("interventions[1].heads: 12 is not below 9"): heads or neurons that
@@ -85,7 +97,8 @@ absl::Status CheckIntervention(const Intervention& intervention,
                                const std::string& field);
 
 // INVALID_ARGUMENT naming two interventions of a set that contradict on a
-// prompt: both leave nothing of the same values, or set the same latent.
+// prompt: both leave nothing of the same values ("positions"), or set the same
+// latent ("latents").
 // `fields`: of the placed ones, in order.
 absl::Status CheckAgreement(const std::vector<PlacedIntervention>& placed,
                             const std::vector<std::string>& fields);

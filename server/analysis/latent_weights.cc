@@ -46,6 +46,16 @@ std::pair<at::Tensor, at::Tensor> Largest(const at::Tensor& rows, int64_t k) {
   return {values.narrow(-1, 0, k), indices.narrow(-1, 0, k)};
 }
 
+// The same of a few.
+at::Tensor Vectors(const Dictionary& dictionary, LatentSide side,
+                   const std::vector<int64_t>& latents) {
+  const dictionary::Weights& weights = dictionary.weights();
+  const at::Tensor index = Index(latents, dictionary.device());
+  return (side == LatentSide::kDecoder ? weights.W_dec.index_select(0, index)
+                                       : weights.encoder.Columns(index).t())
+      .to(at::kFloat);
+}
+
 Records Record(const at::Tensor& indices, const at::Tensor& values) {
   return {{ToArray(indices, storage::DType::kInt32),
            ToArray(values, storage::DType::kFloat32)}};
@@ -85,14 +95,13 @@ struct Answering {
   }
 
   absl::StatusOr<Records> operator()(const TokensQuery& query) const {
-    const at::Tensor all = Vectors(dictionary, LatentSide::kDecoder);
-    const at::Tensor asked = Index(query.latents, dictionary.device());
+    const at::Tensor asked =
+        Vectors(dictionary, LatentSide::kDecoder, query.latents);
     std::vector<at::Tensor> indices, values;
     for (int64_t begin = 0; begin < asked.size(0); begin += kChunkLatents) {
       RETURN_IF_ERROR(pass.poll());
-      const at::Tensor chunk = all.index_select(
-          0, asked.narrow(0, begin,
-                          std::min(kChunkLatents, asked.size(0) - begin)));
+      const at::Tensor chunk = asked.narrow(
+          0, begin, std::min(kChunkLatents, asked.size(0) - begin));
       const at::Tensor logits = model::ProjectToLogits(
           *pass.model, ToResidual(*pass.model, hook_out, chunk), query.gain);
       const auto [top, top_ids] = Largest(logits, query.top);
@@ -117,9 +126,7 @@ struct Answering {
   }
 
   absl::StatusOr<Records> operator()(const GramQuery& query) const {
-    at::Tensor rows =
-        Vectors(dictionary, query.side)
-            .index_select(0, Index(query.latents, dictionary.device()));
+    at::Tensor rows = Vectors(dictionary, query.side, query.latents);
     if (query.normalize) rows = Normalized(rows);
     at::Tensor gram = at::mm(rows, rows.t());
     if (query.threshold > 0) {

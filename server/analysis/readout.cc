@@ -17,12 +17,16 @@ namespace {
 constexpr int64_t kChunkValues = int64_t{1} << 23;
 constexpr int64_t kMinimumRows = 64;
 
-Readout Allocate(int64_t rows, const ReadoutRequest& request) {
+Readout Allocate(int64_t rows, int64_t d_vocab, const ReadoutRequest& request) {
   const int64_t answers = request.answers.size(1);
-  return {at::empty({rows, answers}, at::kFloat),
-          at::empty({rows, answers}, at::kInt),
-          at::empty({rows, request.top}, at::kInt),
-          at::empty({rows, request.top}, at::kFloat)};
+  Readout readout = {at::empty({rows, answers}, at::kFloat),
+                     at::empty({rows, answers}, at::kInt),
+                     at::empty({rows, request.top}, at::kInt),
+                     at::empty({rows, request.top}, at::kFloat)};
+  if (request.distribution) {
+    readout.distribution = at::empty({rows, d_vocab}, at::kFloat);
+  }
+  return readout;
 }
 
 void ReadTop(const at::Tensor& logits, int64_t top, int64_t begin,
@@ -110,6 +114,10 @@ void Read(const at::Tensor& logits, const ReadoutRequest& request,
     ReadAnswersOnDevice(wide, answers, begin, out);
   }
   if (request.top > 0) ReadTop(wide.cpu(), request.top, begin, out);
+  if (request.distribution) {
+    out->distribution.narrow(0, begin, logits.size(0))
+        .copy_(at::log_softmax(wide, 1));
+  }
 }
 
 }  // namespace
@@ -121,7 +129,7 @@ absl::StatusOr<Readout> ReadRows(const model::Model& model,
   const int64_t count = rows.size(0);
   const int64_t chunk =
       std::max(kMinimumRows, kChunkValues / model.config().d_vocab);
-  Readout readout = Allocate(count, request);
+  Readout readout = Allocate(count, model.config().d_vocab, request);
   for (int64_t begin = 0; begin < count; begin += chunk) {
     RETURN_IF_ERROR(poll());
     const int64_t some = std::min(chunk, count - begin);
@@ -133,7 +141,7 @@ absl::StatusOr<Readout> ReadRows(const model::Model& model,
 }
 
 Readout ReadLogits(const at::Tensor& logits, const ReadoutRequest& request) {
-  Readout readout = Allocate(logits.size(0), request);
+  Readout readout = Allocate(logits.size(0), logits.size(1), request);
   Read(logits, request, 0, &readout);
   return readout;
 }

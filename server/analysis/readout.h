@@ -15,7 +15,8 @@ struct ReadoutRequest {
   // int64 [rows, answers], on the CPU: token ids; -1: none, which reads NaN and
   // rank -1.
   at::Tensor answers;
-  int64_t top = 0;  // logits, the largest; the lowest token wins ties
+  int64_t top = 0;            // logits, the largest; the lowest token wins ties
+  bool distribution = false;  // the log-probabilities of all tokens
 };
 
 // All on the CPU.
@@ -24,6 +25,8 @@ struct Readout {
   at::Tensor rank;     // int32 [rows, answers]: how many logits are greater
   at::Tensor top_tokens;  // int32 [rows, top]
   at::Tensor top_logits;  // float32 [rows, top]
+  // float32 [rows, d_vocab]: log_softmax(logits); undefined unless asked for.
+  at::Tensor distribution = {};
 };
 
 // rows: values of unembed.hook_in, [rows, d_model]. Unembeds and reads a few

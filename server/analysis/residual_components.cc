@@ -1,6 +1,7 @@
 #include "server/analysis/residual_components.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/analysis/residual_writes.h"
@@ -21,6 +22,7 @@ struct Piece {
   Sort sort = Sort::kWhole;
   HookPoint hook;
   std::string label;  // but for heads and neurons
+  size_t split = 0;   // which one, of a reconstruction and its error
 };
 using Sort = Piece::Sort;
 
@@ -46,15 +48,22 @@ HookPoint ComponentOf(const HookPoint& split) {
   return split;
 }
 
-// Replaces what the split stands for by its two rows. False: it stands for
+bool IsSplit(const Piece& piece) {
+  return piece.sort == Sort::kReconstruction || piece.sort == Sort::kError;
+}
+
+// Replaces what a split stands for by its two rows. False: it stands for
 // nothing of these.
-bool Split(const HookPoint& split, std::vector<Piece>* pieces) {
+bool Split(const HookPoint& split, size_t number, std::vector<Piece>* pieces) {
   const HookPoint whole = ComponentOf(split);
-  auto at = std::find_if(pieces->begin(), pieces->end(),
-                         [&](const Piece& p) { return p.hook == whole; });
+  auto at = std::find_if(pieces->begin(), pieces->end(), [&](const Piece& p) {
+    return p.sort != Sort::kBias && !IsSplit(p) && ComponentOf(p.hook) == whole;
+  });
   std::string label;
   if (at != pieces->end()) {
-    label = at->label;
+    label = whole.kind == kAttnOut  ? AttnOut(split.layer).label
+            : whole.kind == kMlpOut ? MlpOut(split.layer).label
+                                    : at->label;
     at = pieces->erase(at);
   } else {
     const bool residual = split.kind == kResidPre || split.kind == kResidMid ||
@@ -64,18 +73,26 @@ bool Split(const HookPoint& split, std::vector<Piece>* pieces) {
                          : split.kind == kResidMid ? "_mid"
                                                    : "_post";
     label = absl::StrCat(split.layer, suffix);
-    at = std::find_if(pieces->begin(), pieces->end(), [&](const Piece& p) {
-      return ForwardOrder(p.hook) > ForwardOrder(split);
-    });
-    at = pieces->erase(pieces->begin(), at);
+    const auto before = [&](const Piece& p) {
+      return p.sort != Sort::kBias &&
+             ForwardOrder(p.hook) <= ForwardOrder(split);
+    };
+    if (std::any_of(pieces->begin(), pieces->end(),
+                    [&](const Piece& p) { return IsSplit(p) && before(p); })) {
+      return false;
+    }
+    std::erase_if(*pieces, before);
+    at = pieces->begin();
   }
-  at = pieces->insert(at, {Sort::kError, split, label + "_error"});
-  pieces->insert(at, {Sort::kReconstruction, split, label + "_reconstruction"});
+  at = pieces->insert(at, {Sort::kError, split, label + "_error", number});
+  pieces->insert(
+      at, {Sort::kReconstruction, split, label + "_reconstruction", number});
   return true;
 }
 
-std::vector<Piece> PiecesOf(const Decomposition& d,
-                            const model::ModelConfig& config) {
+// Before any split.
+std::vector<Piece> WholePieces(const Decomposition& d,
+                               const model::ModelConfig& config) {
   // A parallel block's MLP reads what enters the block.
   const bool own_attention = d.mlp_input && !config.parallel_blocks;
   const int attention_layers = d.layer + (own_attention ? 1 : 0);
@@ -86,7 +103,6 @@ std::vector<Piece> PiecesOf(const Decomposition& d,
       pieces.push_back(AttnOut(layer));
       if (layer < d.layer) pieces.push_back(MlpOut(layer));
     }
-    if (d.split.has_value()) Split(*d.split, &pieces);
     return pieces;
   }
   for (int layer = 0; layer < attention_layers; ++layer) {
@@ -104,6 +120,13 @@ std::vector<Piece> PiecesOf(const Decomposition& d,
   return pieces;
 }
 
+std::vector<Piece> PiecesOf(const Decomposition& d,
+                            const model::ModelConfig& config) {
+  std::vector<Piece> pieces = WholePieces(d, config);
+  for (size_t i = 0; i < d.splits.size(); ++i) Split(d.splits[i], i, &pieces);
+  return pieces;
+}
+
 int64_t CountOf(const Piece& piece, const model::ModelConfig& config) {
   if (piece.sort == Sort::kHeads) return config.n_heads;
   if (piece.sort == Sort::kNeurons) return config.d_mlp;
@@ -115,13 +138,13 @@ class Projector {
  public:
   Projector(const Pass& pass, const Decomposition& decomposition,
             const std::vector<Placed>& sequences, const at::Tensor& directions,
-            const at::Tensor& reconstruction)
+            const std::vector<at::Tensor>& reconstructions)
       : pass_(pass),
         config_(pass.model->config()),
         decomposition_(decomposition),
         sequences_(sequences),
         directions_(directions),
-        reconstruction_(reconstruction) {}
+        reconstructions_(reconstructions) {}
 
   absl::StatusOr<at::Tensor> Project(const Piece& piece) const {
     switch (piece.sort) {
@@ -136,11 +159,11 @@ class Projector {
         return Dot(x);
       }
       case Sort::kReconstruction: {
-        ASSIGN_OR_RETURN(const at::Tensor x, Reconstruction());
+        ASSIGN_OR_RETURN(const at::Tensor x, Reconstruction(piece.split));
         return Dot(x);
       }
       case Sort::kError: {
-        ASSIGN_OR_RETURN(const at::Tensor x, Reconstruction());
+        ASSIGN_OR_RETURN(const at::Tensor x, Reconstruction(piece.split));
         ASSIGN_OR_RETURN(const at::Tensor whole,
                          Gather(ComponentOf(piece.hook)));
         return Dot(whole - x);
@@ -185,9 +208,10 @@ class Projector {
     return scale.defined() ? x / scale : x;
   }
 
-  absl::StatusOr<at::Tensor> Reconstruction() const {
-    const HookPoint& split = *decomposition_.split;
-    const at::Tensor x = ToResidual(*pass_.model, split, reconstruction_);
+  absl::StatusOr<at::Tensor> Reconstruction(size_t number) const {
+    const HookPoint& split = decomposition_.splits[number];
+    const at::Tensor x =
+        ToResidual(*pass_.model, split, reconstructions_[number]);
     if (!config_.post_norms || (split.kind != kZ && split.kind != kMlpPost)) {
       return x;
     }
@@ -261,7 +285,7 @@ class Projector {
   const Decomposition& decomposition_;
   const std::vector<Placed>& sequences_;
   const at::Tensor& directions_;
-  const at::Tensor& reconstruction_;
+  const std::vector<at::Tensor>& reconstructions_;
 };
 
 }  // namespace
@@ -282,21 +306,18 @@ absl::Status CheckDecomposition(const Decomposition& d,
         absl::StrCat("mlp_input is set, but layer ", d.layer,
                      " has no MLP; accepted: 0 to ", config.n_layers - 1));
   }
-  if (!d.split.has_value()) return absl::OkStatus();
-  RETURN_IF_ERROR(CheckWritesToResidual(*d.split, "split"));
-  if (d.level != ComponentLevel::kLayers) {
-    return absl::InvalidArgumentError(
-        "split_dictionary goes with level LAYERS only");
-  }
-  Decomposition whole = d;
-  whole.split.reset();
-  std::vector<Piece> pieces = PiecesOf(whole, config);
-  if (model::ForwardOrder(*d.split) >
-          model::ForwardOrder(ResidualOf(d, config)) ||
-      !Split(*d.split, &pieces)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "split: ", model::HookName(*d.split), " is no component of ",
-        model::HookName(ResidualOf(d, config))));
+  std::vector<Piece> pieces = WholePieces(d, config);
+  for (size_t i = 0; i < d.splits.size(); ++i) {
+    const HookPoint& split = d.splits[i];
+    const std::string field = absl::StrCat("split_dictionaries[", i, "]");
+    RETURN_IF_ERROR(CheckWritesToResidual(split, field));
+    if (ForwardOrder(split) > ForwardOrder(ResidualOf(d, config)) ||
+        !Split(split, i, &pieces)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          field, ": ", model::HookName(split), " is no component of ",
+          model::HookName(ResidualOf(d, config)),
+          i > 0 ? " that the dictionaries before it leave" : ""));
+    }
   }
   return absl::OkStatus();
 }
@@ -350,9 +371,9 @@ std::set<HookPoint> ComponentHooks(const Decomposition& decomposition,
 absl::StatusOr<at::Tensor> ProjectComponents(
     const Pass& pass, const Decomposition& decomposition,
     const std::vector<Placed>& sequences, const at::Tensor& directions,
-    const at::Tensor& reconstruction) {
+    const std::vector<at::Tensor>& reconstructions) {
   const Projector projector(pass, decomposition, sequences, directions,
-                            reconstruction);
+                            reconstructions);
   std::vector<at::Tensor> parts;
   for (const Piece& piece : PiecesOf(decomposition, pass.model->config())) {
     RETURN_IF_ERROR(pass.poll());

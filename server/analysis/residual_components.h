@@ -2,7 +2,6 @@
 #define CUPOLA_SERVER_ANALYSIS_RESIDUAL_COMPONENTS_H_
 
 #include <cstdint>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -31,14 +30,15 @@ struct Decomposition {
   ComponentLevel level = ComponentLevel::kLayers;
   int layer = 0;
   bool mlp_input = false;
-  // kLayers only: a dictionary's output point, whose component is told as what
-  // the dictionary makes of it and what it misses (rows ..._reconstruction and
-  // ..._error). At a residual's own point these stand for all that came before.
-  std::optional<model::HookPoint> split;
+  // Dictionaries' output points. Each one's component (at kHeads and kNeurons:
+  // a layer's attention or MLP as a whole, biases included) is told as what its
+  // dictionary makes of it and what that misses: rows ..._reconstruction and
+  // ..._error. At a residual's own point these stand for all that came before.
+  std::vector<model::HookPoint> splits;
 };
 
 // INVALID_ARGUMENT: a layer outside the model, mlp_input behind the last one, a
-// split that is no component of this residual.
+// split that is no component of this residual or that another one stands for.
 absl::Status CheckDecomposition(const Decomposition& decomposition,
                                 const model::ModelConfig& config);
 
@@ -55,7 +55,7 @@ std::set<model::HookPoint> ComponentHooks(const Decomposition& decomposition,
 
 // The inner products of every component with directions: [rows, components, n]
 // float32. `directions`: [n, d_model], or [rows, n, d_model] with some for each
-// row. `reconstruction`: [rows, width] at the split's point, or undefined.
+// row. `reconstructions`: of each split, [rows, width] at its point.
 //
 // Components are what is added to the residual: in a family with post norms a
 // head's or a neuron's share has passed the norm, at the scale it had, so that
@@ -64,7 +64,7 @@ std::set<model::HookPoint> ComponentHooks(const Decomposition& decomposition,
 absl::StatusOr<at::Tensor> ProjectComponents(
     const Pass& pass, const Decomposition& decomposition,
     const std::vector<Placed>& sequences, const at::Tensor& directions,
-    const at::Tensor& reconstruction);
+    const std::vector<at::Tensor>& reconstructions);
 
 // x [rows, k, d_model] dotted with directions as above: [rows, k, n].
 at::Tensor DotDirections(const at::Tensor& x, const at::Tensor& directions);

@@ -113,6 +113,22 @@ absl::Status CheckAblationTable(const AblationTableRequest& request) {
           StrCat(name, " is ", value, "; accepted: at least 1"));
     }
   }
+  if (!request.ablate_with_bos.has_value()) return absl::OkStatus();
+  for (size_t i = 0; i < request.prompts.prompts.size(); ++i) {
+    if (request.prompts.prompts[i].is_text) continue;
+    return InvalidArgumentError(
+        StrCat("ablate_with_bos: prompt ", i,
+               " is given as token ids; accepted: texts alone"));
+  }
+  for (const auto& list : request.positions.lists) {
+    for (int64_t position : list) {
+      if (position < 0) continue;
+      return InvalidArgumentError(StrCat(
+          "position: ", position,
+          " would be another token with ablate_with_bos; accepted: positions "
+          "that count from the end"));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -152,9 +168,13 @@ absl::StatusOr<AblationPlan> PlanAblations(const AblationTableRequest& request,
   }
   plan.ablate.dictionary = request.dictionary;
   plan.ablate.processing = request.processing;
+  plan.ablate.prompts.prepend_bos = request.ablate_with_bos;
   plan.ablate.positions = {Positions::Kind::kPerPrompt, {}};
   for (auto& [prompt, latents] : of_prompt) {
-    plan.ablate.prompts.prompts.push_back({false, "", token_ids[prompt]});
+    plan.ablate.prompts.prompts.push_back(
+        request.ablate_with_bos.has_value()
+            ? request.prompts.prompts[prompt]
+            : Prompt{false, "", token_ids[prompt]});
     plan.ablate.positions.lists.push_back(
         request.positions.kind == Positions::Kind::kAll
             ? std::vector<int64_t>{-2}
@@ -178,13 +198,13 @@ AblationTableAnswer Tabulate(const AblationPlan& plan,
   const auto add = [&](const std::optional<AblateAnswer>& ablated,
                        double std::pair<double, double>::*sum) {
     if (!ablated.has_value()) return;
-    const auto prompts = Values<int32_t>(ablated->prompt);
+    const auto places = Values<int32_t>(ablated->place);
     const auto latents = Values<uint32_t>(ablated->latent);
     const auto loss = Values<float>(ablated->loss);
     const auto base = Values<float>(ablated->base_loss);
     const int64_t bases = ablated->base_loss.shape[1];
     for (size_t i = 0; i < latents.size(); ++i) {
-      sums[latents[i]].*sum += loss[i] - base[prompts[i] * bases];
+      sums[latents[i]].*sum += loss[i] - base[places[i] * bases];
     }
     answer.provenance.from_cache &= ablated->provenance.from_cache;
     answer.provenance.seconds.queue += ablated->provenance.seconds.queue;

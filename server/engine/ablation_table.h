@@ -31,6 +31,8 @@ struct AblationTableRequest {
   std::optional<model::Processing> processing;
   double active_above = 0.1, share_of_max = 0.17, min_share = 0.05;
   int64_t mean_prompts = 1000, max_latents = 100, prompts_per_latent = 200;
+  // Whether BOS comes before the ablated texts; unset: as before all others.
+  std::optional<bool> ablate_with_bos;
 };
 
 // A row per latent, by falling loss increase.
@@ -57,7 +59,8 @@ struct AblationPlan {
   AblateRequest ablate;
 };
 
-// INVALID_ARGUMENT: thresholds that are not numbers >= 0, counts below 1.
+// INVALID_ARGUMENT: thresholds that are not numbers >= 0, counts below 1; a BOS
+// of their own for ablated prompts that are ids, or whose positions would move.
 absl::Status CheckAblationTable(const AblationTableRequest& request);
 
 // The features every part of the plan needs: of all positions.

@@ -7,17 +7,23 @@
 
 namespace cupola::engine {
 
-// From a request to a question, every value checked against the entry it names,
-// and from the records to the answer.
+// From a request to a question, every value checked against the entries it
+// names, and from the records to the answer.
 absl::StatusOr<Question> AskAttribute(const AttributeRequest& request,
                                       const Sources& sources,
                                       const Limits& limits);
 AttributeAnswer AnswerAttribute(const Question& question, Answered answered);
 
-absl::StatusOr<Question> AskLogitLens(const LogitLensRequest& request,
+// What a request with `reference` asks first: the mean of every component as
+// the norm before the neurons shows it, over the reference prompts' positions
+// and then over these prompts. Its answer goes into the request by
+// WithReference, which is then asked as any other.
+absl::StatusOr<Question> AskReference(const AttributeRequest& request,
                                       const Sources& sources,
                                       const Limits& limits);
-LogitLensAnswer AnswerLogitLens(const Question& question, Answered answered);
+AttributeAnswer AnswerReference(const Question& question, Answered answered);
+AttributeRequest WithReference(AttributeRequest request,
+                               AttributeAnswer reference);
 
 }  // namespace cupola::engine
 

@@ -39,28 +39,6 @@ absl::StatusOr<dictionary::EncodeOptions> EncodeOptionsOf(
   return options;
 }
 
-// CSR rows one below the other: the row pointers move by what came before.
-SparseArrays ConcatenateRows(const Records& records, int64_t columns) {
-  std::vector<int64_t> indptr = {0};
-  for (const auto& record : records) {
-    const Array& mine = record->front();
-    const int64_t before = indptr.back();
-    for (int64_t r = 1; r < mine.shape[0]; ++r) {
-      int64_t end;
-      std::memcpy(&end, mine.bytes.data() + r * sizeof(end), sizeof(end));
-      indptr.push_back(before + end);
-    }
-  }
-  SparseArrays rows;
-  rows.indptr = {DType::kInt64, {static_cast<int64_t>(indptr.size())}, {}};
-  rows.indptr.bytes.assign(reinterpret_cast<const char*>(indptr.data()),
-                           indptr.size() * sizeof(int64_t));
-  rows.indices = Concatenate(records, 1);
-  rows.values = Concatenate(records, 2);
-  rows.columns = columns;
-  return rows;
-}
-
 }  // namespace
 
 absl::StatusOr<Question> AskFeatures(const FeaturesRequest& request,
@@ -84,7 +62,9 @@ absl::StatusOr<Question> AskFeatures(const FeaturesRequest& request,
 
 FeaturesAnswer AnswerFeatures(const Question& question, Answered answered) {
   FeaturesAnswer answer;
-  answer.features = ConcatenateRows(answered.records, question.d_sae);
+  std::vector<const Array*> blocks;
+  for (const auto& record : answered.records) blocks.push_back(record->data());
+  answer.features = ConcatenateRows(blocks, question.d_sae);
   LabelRows(question, answer.prompt, answer.position);
   answer.provenance = ProvenanceOf(question, answered);
   return answer;

@@ -1,6 +1,6 @@
 #include "server/engine/ask_run.h"
 
-#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,23 +16,21 @@ using absl::StrCat;
 using analysis::PlacedIntervention;
 using analysis::RunOptions;
 
-// The five arrays of a readout come first in a record's part of a variant.
-constexpr size_t kReadoutArrays = 5;
-
 std::string FieldOf(const RunRequest& request, size_t set, size_t i) {
   return request.sets.size() == 1 ? StrCat("interventions[", i, "]")
                                   : StrCat("interventions[", set, "][", i, "]");
 }
 
-absl::Status MakeSets(const RunRequest& request, const Sources& sources,
-                      NamedDictionaries* dictionaries, RunOptions* options) {
+absl::Status MakeSets(const RunRequest& request, model::Processing processing,
+                      const Sources& sources, NamedDictionaries* dictionaries,
+                      RunOptions* options) {
   for (size_t s = 0; s < request.sets.size(); ++s) {
     analysis::InterventionSet& set = options->sets.emplace_back();
     for (size_t i = 0; i < request.sets[s].size(); ++i) {
       ASSIGN_OR_RETURN(
           analysis::Intervention intervention,
-          MakeIntervention(request.sets[s][i], FieldOf(request, s, i), sources,
-                           dictionaries));
+          MakeIntervention(request.sets[s][i], FieldOf(request, s, i),
+                           processing, sources, dictionaries));
       set.push_back(std::move(intervention));
     }
   }
@@ -57,6 +55,8 @@ absl::Status MakeReaders(const RunRequest& request, const Sources& sources,
     if (!hook.ok()) return InField(StrCat("hooks[", i, "]"), hook.status());
     options->hooks.push_back(*hook);
     question->labels.push_back(model::HookName(*hook));
+    question->shapes.push_back(
+        model::HookShape(*hook, sources.model->config()));
   }
   return absl::OkStatus();
 }
@@ -69,6 +69,7 @@ absl::Status AddLists(const RunRequest& request, const RunOptions& options,
                       Question* question) {
   const auto& token_ids = question->provenance.token_ids;
   std::vector<std::vector<std::vector<int64_t>>> lists;
+  double bytes = 0;
   for (const std::vector<int64_t>& mine : answers) lists.push_back({mine});
   for (size_t s = 0; s < options.sets.size(); ++s) {
     std::vector<std::vector<PlacedIntervention>> placed(token_ids.size());
@@ -80,12 +81,19 @@ absl::Status AddLists(const RunRequest& request, const RunOptions& options,
           PlaceIntervention(request.sets[s][i], fields.back(),
                             options.sets[s][i], token_ids, sources, limits));
       for (size_t p = 0; p < mine.size(); ++p) {
-        lists[p].push_back(mine[p].positions);
-        if (mine[p].intervention->change == analysis::Change::kPatch) {
-          lists[p].emplace_back(mine[p].source.begin(), mine[p].source.end());
-          lists[p].push_back(mine[p].source_positions);
+        const size_t before = lists[p].size();
+        analysis::AddPlaced(mine[p], token_ids[p].size(), &lists[p]);
+        for (size_t k = before; k < lists[p].size(); ++k) {
+          bytes += sizeof(lists[p][k]) + sizeof(int64_t) * lists[p][k].size();
         }
         placed[p].push_back(std::move(mine[p]));
+      }
+      if (bytes > static_cast<double>(limits.max_answer_bytes)) {
+        return absl::ResourceExhaustedError(
+            StrCat(fields.back(), ".positions: the sets so far, ", s + 1,
+                   " of ", options.sets.size(), ", name positions of ", bytes,
+                   " bytes; accepted: ", limits.max_answer_bytes,
+                   " bytes in one request"));
       }
     }
     for (const auto& mine : placed) {
@@ -108,6 +116,7 @@ double AnswerBytes(const RunOptions& options, const model::ModelConfig& config,
   for (const auto& sequence : question.sequences) {
     double values =
         options.output ? 3 + 2 * options.answers + 2 * options.top : 0;
+    if (options.distribution) values += config.d_vocab;
     for (const model::HookPoint& hook : options.hooks) {
       double size = 1;
       for (int64_t part : model::HookShape(hook, config)) {
@@ -120,32 +129,64 @@ double AnswerBytes(const RunOptions& options, const model::ModelConfig& config,
   return bytes * (options.sets.size() + 1);
 }
 
-// What the sets hold until the answer is made: for each set the values at the
-// rows that are read (those that the logits come from, and what the readers
-// encode), and each intervention's positions.
-absl::Status CheckWorkBytes(const RunOptions& options,
-                            const model::ModelConfig& config,
-                            const Question& question, const Limits& limits) {
-  double width = options.output ? config.d_model : 0;
-  for (const analysis::LatentReader& reader : options.readers) {
-    double size = 1;
-    for (int64_t part : model::HookShape(reader.hook, config)) {
-      size *= std::max<int64_t>(part, 1);
+absl::Status SetBoosts(const RunRequest& request,
+                       const model::ModelConfig& config, Question* question,
+                       RunOptions* options) {
+  if (!request.boosts.has_value()) return absl::OkStatus();
+  const analysis::BoostOptions& boosts = *request.boosts;
+  if (boosts.top < 1 || boosts.top > config.d_vocab) {
+    return InvalidArgumentError(StrCat("boosts.top is ", boosts.top,
+                                       "; accepted: 1 to ", config.d_vocab));
+  }
+  if (std::isnan(boosts.min_logprob)) {
+    return InvalidArgumentError("boosts.min_logprob is no number");
+  }
+  for (int64_t token : boosts.tokens) {
+    if (token >= config.d_vocab) {
+      return InvalidArgumentError(StrCat("boosts.tokens: token id ", token,
+                                         " is outside the vocabulary, 0 to ",
+                                         config.d_vocab - 1));
     }
-    width += size;
   }
-  double tokens = 0;
-  for (const auto& ids : question.provenance.token_ids) tokens += ids.size();
-  double bytes = 0;
-  for (const auto& set : options.sets) {
-    bytes += 4 * width * RowCount(question) +
-             sizeof(int64_t) * tokens * static_cast<double>(set.size());
+  for (size_t i = 0; i < question->sequences.size(); ++i) {
+    const size_t positions = question->sequences[i]->positions.size();
+    if (positions == 1) continue;
+    return InvalidArgumentError(
+        StrCat("positions: ", positions, " for prompt ", i,
+               "; accepted with boosts: one per prompt"));
   }
-  if (bytes <= limits.max_answer_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(StrCat(
-      "interventions: ", options.sets.size(), " sets on ", RowCount(question),
-      " rows hold ", bytes, " bytes at a time; accepted: ",
-      limits.max_answer_bytes, "; ask for fewer sets, positions or prompts"));
+  options->output = options->distribution = true;
+  question->boosts = boosts;
+  return absl::OkStatus();
+}
+
+// One array of each variant of each record: [variants, rows of all records,
+// ...]. Variants are `stride` arrays apart.
+Array Stack(const Records& records, size_t which, size_t stride) {
+  Array all = (*records.front())[which];
+  const int64_t variants =
+      static_cast<int64_t>(records.front()->size() / stride);
+  int64_t rows = 0;
+  for (const auto& record : records) rows += (*record)[which].shape.front();
+  all.shape.front() = rows;
+  all.shape.insert(all.shape.begin(), variants);
+  all.bytes.clear();
+  for (int64_t variant = 0; variant < variants; ++variant) {
+    for (const auto& record : records) {
+      all.bytes += (*record)[which + variant * stride].bytes;
+    }
+  }
+  return all;
+}
+
+// The same of three arrays that are CSR rows.
+SparseArrays StackRows(const Records& records, size_t which, size_t stride,
+                       int64_t columns) {
+  std::vector<const Array*> blocks;
+  for (; which < records.front()->size(); which += stride) {
+    for (const auto& record : records) blocks.push_back(&(*record)[which]);
+  }
+  return ConcatenateRows(blocks, columns);
 }
 
 }  // namespace
@@ -190,20 +231,23 @@ absl::StatusOr<Question> AskRun(const RunRequest& request,
       CheckAnswers(request.answers, question.sequences.size(), config));
   RunOptions options;
   options.answers = static_cast<int64_t>(answers.front().size());
-  options.output =
-      request.output || options.answers > 0 || request.top_logits > 0;
+  options.output = request.output || request.mean_loss || options.answers > 0 ||
+                   request.top_logits > 0;
   if (request.top_logits > config.d_vocab) {
     return InvalidArgumentError(StrCat("top_logits is ", request.top_logits,
                                        "; accepted: at most ", config.d_vocab));
   }
   options.top = request.top_logits;
+  options.mean_loss = request.mean_loss;
   NamedDictionaries dictionaries(sources);
-  RETURN_IF_ERROR(MakeSets(request, sources, &dictionaries, &options));
+  RETURN_IF_ERROR(MakeSets(request, question.provenance.processing, sources,
+                           &dictionaries, &options));
   RETURN_IF_ERROR(
       MakeReaders(request, sources, &dictionaries, &options, &question));
+  RETURN_IF_ERROR(SetBoosts(request, config, &question, &options));
   RETURN_IF_ERROR(
       CheckAnswerBytes(AnswerBytes(options, config, question), limits));
-  RETURN_IF_ERROR(CheckWorkBytes(options, config, question, limits));
+  options.max_record_bytes = limits.max_answer_bytes;
   RETURN_IF_ERROR(
       AddLists(request, options, sources, limits, answers, &question));
   question.others = dictionaries.uses();
@@ -217,32 +261,34 @@ absl::StatusOr<Question> AskRun(const RunRequest& request,
 
 RunAnswer AnswerRun(const Question& question, Answered answered) {
   RunAnswer answer;
+  const Records& records = answered.records;
   const size_t readers = question.columns.size();
-  const size_t arrays = kReadoutArrays + 3 * readers + question.labels.size();
-  answer.variants.resize(answered.records.front()->size() / arrays);
-  for (const auto& record : answered.records) {
-    size_t next = 0;
-    for (auto& variant : answer.variants) {
-      RunAnswer::Shown& shown = variant.emplace_back();
-      for (Array* array : {&shown.loss, &shown.logprob, &shown.rank,
-                           &shown.top_tokens, &shown.top_logits}) {
-        *array = (*record)[next++];
-      }
-      for (int64_t columns : question.columns) {
-        shown.features.push_back({(*record)[next], (*record)[next + 1],
-                                  (*record)[next + 2], columns});
-        next += 3;
-      }
-      for (size_t h = 0; h < question.labels.size(); ++h) {
-        shown.activations.push_back((*record)[next++]);
-      }
-    }
+  const size_t first_reader =
+      analysis::kReadoutArrays + (question.boosts.has_value() ? 1 : 0);
+  const size_t first_hook = first_reader + 3 * readers;
+  const size_t stride = first_hook + question.labels.size();
+  answer.variants = static_cast<int64_t>(records.front()->size() / stride);
+  size_t next = 0;
+  for (Array* array : {&answer.loss, &answer.logprob, &answer.rank,
+                       &answer.top_tokens, &answer.top_logits}) {
+    *array = Stack(records, next++, stride);
   }
-  answer.hooks = question.labels;
-  for (const auto& sequence : question.sequences) {
-    answer.positions.push_back(
-        Int32Array({sequence->positions.begin(), sequence->positions.end()}));
+  if (question.boosts.has_value()) {
+    answer.boosts = analysis::TabulateBoosts(records, analysis::kReadoutArrays,
+                                             stride, *question.boosts);
   }
+  for (size_t i = 0; i < readers; ++i) {
+    answer.features.push_back(
+        StackRows(records, first_reader + 3 * i, stride, question.columns[i]));
+  }
+  for (size_t i = 0; i < question.labels.size(); ++i) {
+    // Prompts' shapes may differ: numbers one after another.
+    Array values = Stack(records, first_hook + i, stride);
+    values.shape = {static_cast<int64_t>(values.bytes.size() / sizeof(float))};
+    answer.activations.push_back(
+        {question.labels[i], question.shapes[i], std::move(values)});
+  }
+  LabelRows(question, answer.prompt, answer.position);
   answer.provenance = ProvenanceOf(question, answered);
   return answer;
 }

@@ -60,6 +60,7 @@ absl::Status AskModelWeight(const WeightRequest& request,
                                           processing));
   RETURN_IF_ERROR(CheckSelection(selection, weight.shape, limits));
   question.labels = {weight.name};
+  question.reads_files = true;
   question.provenance.processing = processing;
   const at::ScalarType dtype = analysis::ToScalarType(sources.dtype);
   question.identity = analysis::ModelWeightAnalysis::Identity(

@@ -15,23 +15,36 @@
 namespace cupola::engine {
 
 struct AttributeRequest {
-  std::string model, dictionary;  // the model's name may be left to the other
+  // The model's name may be left to the dictionary, the latents'.
+  std::string model, dictionary;
+  // Dictionaries whose output points are split in reconstruction and error.
+  std::vector<std::string> splits;
   Prompts prompts;
   Positions positions;
   std::optional<model::Processing> processing;
-  // The decomposition's layer: -1 for the last residual (for latents: theirs).
+  // The decomposition's layer: -1 for the last residual (for latents: theirs);
+  // its splits and the counts of tokens are not filled in.
   analysis::AttributionQuery query;
-  bool split_dictionary = false;
-  bool mean = false;  // over all rows
+  // Of kTokens: one list for all prompts or one for each, all of one length;
+  // incorrect: none, or lists as long.
+  std::vector<std::vector<int64_t>> tokens, incorrect;
+  // Prompts whose mean stands for inactive neurons.
+  std::optional<Prompts> reference;
+  Positions reference_positions;
 };
 struct AttributeAnswer {
   std::vector<std::string> components;
-  Array values;            // FLOAT32 [rows, components, n]
-  Array total;             // FLOAT32 [rows, n]
-  Array bias;              // FLOAT32 [n]
+  Array values;            // FLOAT32 [rows, components, n]; a mean: one row
+  Array total, bias;       // FLOAT32 [rows, n]
   Array prompt, position;  // INT32 [rows]; empty for a mean
   Provenance provenance;
 };
+
+// See run_requests.h.
+inline const std::vector<std::string>& OtherDictionaries(
+    const AttributeRequest& request) {
+  return request.splits;
+}
 
 struct LogitLensRequest {
   std::string model;

@@ -12,7 +12,12 @@ namespace {
 
 uint64_t GroupOf(const Part& part) {
   const uint64_t model = reinterpret_cast<uint64_t>(part.model.get());
-  if (!part.sequence->tokens.empty()) return model;
+  // A job's chunk is a group of its own.
+  if (part.context.bulk) {
+    return reinterpret_cast<uint64_t>(part.analysis.get());
+  }
+  const bool stepwise = part.analysis->stepwise();
+  if (!part.sequence->tokens.empty() && !stepwise) return model;
   uint64_t group;
   std::memcpy(&group, part.identity.data(), sizeof(group));
   return group ^ model;
@@ -43,9 +48,9 @@ absl::Status DeviceQueue::Push(std::vector<Part> parts) {
   return absl::OkStatus();
 }
 
-std::vector<Part> DeviceQueue::PopBatch() {
-  const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return closed_ || (!parts_.empty() && !held_);
+std::vector<Part> DeviceQueue::PopBatch(const Wanted& wanted) {
+  const auto ready = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return closed_ || !wanted.wait || (!parts_.empty() && !held_);
   };
   while (true) {
     std::vector<Part> unwanted, batch;
@@ -53,12 +58,12 @@ std::vector<Part> DeviceQueue::PopBatch() {
       absl::MutexLock lock(&mu_, absl::Condition(&ready));
       if (closed_) return {};
       unwanted = TakeUnwanted();
-      batch = TakeBatch();
+      if (!held_) batch = TakeBatch(wanted);
     }
     for (Part& part : unwanted) {
       part.done(StillWanted(part.context), {});
     }
-    if (!batch.empty()) return batch;
+    if (!batch.empty() || !wanted.wait) return batch;
   }
 }
 
@@ -76,11 +81,21 @@ std::vector<Part> DeviceQueue::TakeUnwanted() {
   return unwanted;
 }
 
-std::vector<Part> DeviceQueue::TakeBatch() {
+std::vector<Part> DeviceQueue::TakeBatch(const Wanted& wanted) {
   std::vector<QueuedPart> view;
-  view.reserve(parts_.size());
-  for (const Part& part : parts_) view.push_back({GroupOf(part), part.size()});
-  const std::vector<size_t> chosen = FormBatch(view, batch_tokens_);
+  std::vector<size_t> places;  // of the view's parts
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const Part& part = parts_[i];
+    const bool steps = part.analysis->stepwise();
+    if (steps && !wanted.stepwise) continue;
+    // The worker is busy with steps that somebody waits for.
+    if (part.context.bulk && !wanted.wait) continue;
+    view.push_back({GroupOf(part), steps ? 1 : part.size(), part.context.bulk});
+    places.push_back(i);
+  }
+  if (view.empty()) return {};
+  std::vector<size_t> chosen = FormBatch(view, batch_tokens_);
+  for (size_t& place : chosen) place = places[place];
 
   std::vector<Part> batch;
   std::deque<Part> rest;

@@ -23,9 +23,16 @@ class DeviceQueue {
   // after Close; then no part's `done` is called.
   absl::Status Push(std::vector<Part> parts);
 
-  // Waits for work and takes the next batch (see FormBatch). Parts nobody waits
-  // for any more leave here, with their status. Empty: the queue is closed.
-  std::vector<Part> PopBatch();
+  // What the worker takes now.
+  struct Wanted {
+    bool wait = true;      // until there is something; else nothing of a job's
+    bool stepwise = true;  // also parts whose work is done in steps
+  };
+  // Takes the next batch (see FormBatch). Parts nobody waits for any more leave
+  // here, with their status. Empty: the queue is closed, or has nothing that is
+  // wanted. Parts of stepwise work share a batch where they ask one question,
+  // whatever their lengths.
+  std::vector<Part> PopBatch(const Wanted& wanted = {true, true});
 
   // Ends everything queued with `status` and lets PopBatch return empty.
   void Close(absl::Status status);
@@ -38,7 +45,8 @@ class DeviceQueue {
 
  private:
   std::vector<Part> TakeUnwanted() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  std::vector<Part> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<Part> TakeBatch(const Wanted& wanted)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const int64_t max_parts_, batch_tokens_;
   mutable absl::Mutex mu_;

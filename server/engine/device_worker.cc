@@ -1,18 +1,23 @@
 #include "server/engine/device_worker.h"
 
 #include <algorithm>
+#include <list>
 #include <map>
 #include <utility>
 
 #include "ATen/ATen.h"
 #include "c10/core/DeviceGuard.h"
 #include "c10/core/InferenceMode.h"
+#include "server/engine/stepped_batch.h"
 #include "server/model/model.h"
 #include "server/model/status_macros.h"
 #include "server/model/torch_status.h"
 
 namespace cupola::engine {
 namespace {
+
+// Works in steps that take turns: each may hold memory of its own.
+constexpr size_t kMaxSteppedBatches = 4;
 
 // What the batch's analyses read of one pass; without captures there is none.
 model::ForwardRequest ForwardFor(const std::vector<Part*>& batch,
@@ -60,11 +65,25 @@ void DeviceWorker::Stop() {
 void DeviceWorker::Loop() {
   c10::InferenceMode inference;
   const c10::DeviceGuard guard{c10::Device(device_)};
+  std::list<SteppedBatch> stepped;
   while (true) {
-    std::vector<Part> batch = queue_.PopBatch();
-    if (batch.empty()) return;
-    RunBatch(batch);
+    std::vector<Part> batch =
+        queue_.PopBatch({.wait = stepped.empty(),
+                         .stepwise = stepped.size() < kMaxSteppedBatches});
+    if (batch.empty() && stepped.empty()) return;
+    if (!batch.empty() && batch.front().analysis->stepwise()) {
+      stepped.emplace_back(
+          std::move(batch), [this] { return Stopping(); }, device_, observer_);
+    } else if (!batch.empty()) {
+      RunBatch(batch);
+    }
+    stepped.remove_if([](SteppedBatch& one) { return one.Step(); });
   }
+}
+
+absl::Status DeviceWorker::Stopping() const {
+  return stopping_ ? absl::UnavailableError("the server is shutting down")
+                   : absl::OkStatus();
 }
 
 void DeviceWorker::RunBatch(std::vector<Part>& batch) {
@@ -108,7 +127,7 @@ void DeviceWorker::RunBatch(std::vector<Part>& batch) {
 absl::StatusOr<std::vector<storage::Record>> DeviceWorker::Compute(
     const std::vector<Part*>& batch) {
   const auto poll = [&]() -> absl::Status {
-    if (stopping_) return absl::UnavailableError("the server is shutting down");
+    RETURN_IF_ERROR(Stopping());
     absl::Status unwanted;
     for (const Part* part : batch) {
       unwanted = StillWanted(part->context);

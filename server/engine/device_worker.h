@@ -12,9 +12,16 @@
 
 namespace cupola::engine {
 
+// Where questions that read files instead of computing are queued
+// (Question::reads_files): at a worker of their own, whose device is the CPU,
+// so that nobody on a device waits for them.
+inline constexpr char kFilesWorker[] = "files";
+
 // The one thread that computes on a device: it pulls batches from its queue,
 // runs one forward pass for all parts of a batch, hands its tensors to each
-// question's analysis, and gives every part its record or its error.
+// question's analysis, and gives every part its record or its error. Work in
+// steps (a generation) takes turns with such batches and with its like: nobody
+// waits for the end of a long text.
 class DeviceWorker {
  public:
   // `device` is a torch device string; `observer` outlives the worker.
@@ -32,6 +39,7 @@ class DeviceWorker {
 
  private:
   void Loop();
+  absl::Status Stopping() const;
   void RunBatch(std::vector<Part>& batch);
   // Computes the batch's records, or the one status that all its parts share.
   absl::StatusOr<std::vector<storage::Record>> Compute(

@@ -9,8 +9,14 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/engine/ablation_table.h"
+#include "server/engine/accumulate_jacobian.h"
 #include "server/engine/attribution_requests.h"
 #include "server/engine/catalog_types.h"
+#include "server/engine/direction_requests.h"
+#include "server/engine/generate_requests.h"
+#include "server/engine/jacobian_requests.h"
+#include "server/engine/jobs.h"
+#include "server/engine/mean_requests.h"
 #include "server/engine/observer.h"
 #include "server/engine/requests.h"
 #include "server/engine/run_requests.h"
@@ -28,8 +34,12 @@ struct EngineOptions {
   int64_t max_tokens_per_request = 1 << 18;
   int64_t max_answer_bytes = 2LL << 30;
   int64_t batch_tokens = 4096;  // a device batch's budget
-  int front_threads = 4;        // tokenizing, hashing, cache reads
-  bool self_check = true;       // measure dictionaries at load
+  // Constants kept between questions about two dictionaries around an MLP.
+  int64_t product_bytes = 2LL << 30;
+  // A job saves its state when so much time has gone by.
+  absl::Duration job_checkpoint = absl::Seconds(30);
+  int front_threads = 4;   // tokenizing, hashing, cache reads
+  bool self_check = true;  // measure dictionaries at load
 };
 
 // The request path below the transport: validate, look up, queue, compute,
@@ -56,6 +66,8 @@ class Engine {
   void GetFeatures(FeaturesRequest, RequestContext, Done<FeaturesAnswer>);
   void Reconstruct(ReconstructRequest, RequestContext, Done<ReconstructAnswer>);
   void Run(RunRequest, RequestContext, Done<RunAnswer>);
+  // Tells the request's sink of each token, then calls done.
+  void Generate(GenerateRequest, RequestContext, Done<GenerateAnswer>);
   void Ablate(AblateRequest, RequestContext, Done<AblateAnswer>);
   void TabulateAblations(AblationTableRequest, RequestContext,
                          Done<AblationTableAnswer>);
@@ -65,6 +77,23 @@ class Engine {
   void Attribute(AttributeRequest, RequestContext, Done<AttributeAnswer>);
   void LogitLens(LogitLensRequest, RequestContext, Done<LogitLensAnswer>);
   void GetQuality(QualityRequest, RequestContext, Done<QualityAnswer>);
+  // Stored before it is answered, where it is to be.
+  void MeanActivation(MeanActivationRequest, RequestContext,
+                      Done<MeanActivationAnswer>);
+  void ListMeans(ListMeansRequest, RequestContext, Done<ListMeansAnswer>);
+  void DeleteMean(DeleteMeanRequest, RequestContext, Done<DeleteMeanAnswer>);
+
+  void GetJacobian(JacobianRequest, RequestContext, Done<JacobianAnswer>);
+  void AblateDirections(DirectionAblationRequest, RequestContext,
+                        Done<DirectionAblationAnswer>);
+  void Sweep(SweepRequest, RequestContext, Done<SweepAnswer>);
+
+  // Submits a job (accumulate_jacobian.h); done when it is on the disk.
+  void AccumulateJacobian(AccumulateJacobianRequest, RequestContext,
+                          Done<JobInfo>);
+  void QueryJacobianTotals(JacobianTotalsRequest, RequestContext,
+                           Done<JacobianTotalsAnswer>);
+  Jobs& jobs();
 
   // Catalog.
   std::vector<ModelStatus> Models() const;

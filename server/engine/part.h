@@ -27,6 +27,9 @@ struct Part {
   storage::Digest identity{};
   std::shared_ptr<const analysis::Sequence> sequence;
   RequestContext context;
+  // Hears of the answer while it is made; null: nobody. Lives as long as
+  // `done`.
+  const analysis::TokenSink* sink = nullptr;
   absl::Time enqueued;
   // Called once, from the worker's thread (or the queue's caller on shutdown).
   std::function<void(absl::StatusOr<std::shared_ptr<const storage::Record>>,
@@ -50,6 +53,17 @@ inline absl::Status StillWanted(const RequestContext& context) {
     return absl::DeadlineExceededError("the request's deadline has passed");
   }
   return absl::OkStatus();
+}
+
+// As StillWanted, of parts that are computed together: OK while somebody waits.
+template <typename Parts>
+absl::Status WantedByAny(const Parts& parts) {
+  absl::Status unwanted;
+  for (const Part& part : parts) {
+    unwanted = StillWanted(part.context);
+    if (unwanted.ok()) break;
+  }
+  return unwanted;
 }
 
 }  // namespace cupola::engine

@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/engine/dictionary_name.h"
+#include "server/engine/mean_store.h"
 #include "server/engine/prompt_resolution.h"
 #include "server/model/status_macros.h"
 
@@ -76,6 +78,60 @@ absl::Status PlaceSource(const std::vector<int32_t>& source,
   return absl::OkStatus();
 }
 
+// The value of an intervention that names a stored mean.
+absl::Status TakeMean(const std::string& name, const std::string& field,
+                      model::Processing processing, const Sources& sources,
+                      Intervention* intervention) {
+  if (sources.means == nullptr) {
+    return InvalidArgumentError(
+        StrCat(field, ".value: \"", name, "\": this server stores no means"));
+  }
+  const absl::StatusOr<MeanStore::Found> found =
+      sources.means->Find({sources.model->digest(), processing,
+                           model::HookName(intervention->hook), name});
+  if (absl::IsNotFound(found.status())) {
+    return InvalidArgumentError(
+        StrCat(field, ".value: ", found.status().message()));
+  }
+  if (!found.ok()) return InField(field + ".value", found.status());
+  const std::vector<int64_t> shape =
+      model::HookShape(intervention->hook, sources.model->config());
+  if (found->value.shape != shape) {
+    return InvalidArgumentError(StrCat(
+        field, ".value: the mean \"", name, "\" of ", found->info.key.hook,
+        " has shape [", absl::StrJoin(found->value.shape, ", "),
+        "]; accepted: [", absl::StrJoin(shape, ", "), "], as ",
+        model::HookName(intervention->hook), " has"));
+  }
+  intervention->value = found->value;
+  return absl::OkStatus();
+}
+
+// Which row of a value with a row per position goes where.
+absl::Status PlaceRows(const Intervention& intervention,
+                       const std::string& field, size_t prompt,
+                       const std::vector<int64_t>& positions,
+                       PlacedIntervention* placed) {
+  const size_t rows = intervention.value.shape.front();
+  if (rows != positions.size()) {
+    return InvalidArgumentError(
+        StrCat(field, ".value: ", rows, " rows for ", positions.size(),
+               " positions of prompt ", prompt, "; accepted: as many, or one"));
+  }
+  std::map<int64_t, int64_t> by_position;
+  for (size_t i = 0; i < rows; ++i) {
+    if (!by_position.try_emplace(positions[i], i).second) {
+      return InvalidArgumentError(StrCat(field, ".positions: ", positions[i],
+                                         " comes twice beside a value for each "
+                                         "position"));
+    }
+  }
+  for (const auto& [position, row] : by_position) {
+    placed->value_rows.push_back(row);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status InField(const std::string& field, const absl::Status& status) {
@@ -117,7 +173,8 @@ std::vector<storage::Digest> NamedDictionaries::Digests() const {
 
 absl::StatusOr<Intervention> MakeIntervention(
     const InterventionRequest& request, const std::string& field,
-    const Sources& sources, NamedDictionaries* dictionaries) {
+    model::Processing processing, const Sources& sources,
+    NamedDictionaries* dictionaries) {
   const model::ModelConfig& config = sources.model->config();
   Intervention intervention;
   intervention.change = request.change;
@@ -145,6 +202,11 @@ absl::StatusOr<Intervention> MakeIntervention(
           StrCat(field, ".hook: ", hook.status().message()));
     }
     intervention.hook = *hook;
+    if (!request.mean.empty()) {
+      RETURN_IF_ERROR(
+          TakeMean(request.mean, field, processing, sources, &intervention));
+    }
+    analysis::FitValue(config, &intervention);
   }
   RETURN_IF_ERROR(
       analysis::CheckIntervention(intervention, manifest, config, field));
@@ -188,6 +250,9 @@ absl::StatusOr<std::vector<PlacedIntervention>> PlaceIntervention(
                                    (*resolved)[i].end());
     mine.intervention = &intervention;
     mine.positions.assign(sorted.begin(), sorted.end());
+    if (intervention.per_position) {
+      RETURN_IF_ERROR(PlaceRows(intervention, field, i, (*resolved)[i], &mine));
+    }
     if (!patch) continue;
     RETURN_IF_ERROR(PlaceSource(sources_ids[i],
                                 positioned ? &source_positions[i] : nullptr,

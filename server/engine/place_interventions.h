@@ -34,10 +34,13 @@ class NamedDictionaries {
   std::vector<DictionaryUse> uses_;
 };
 
-// An intervention without its place, checked. `field`: its name in errors.
+// An intervention without its place, checked. `field`: its name in errors. A
+// stored mean is looked up for the model in `processing` and taken in as a
+// value, so that the question's identity holds its numbers, not its name.
 absl::StatusOr<analysis::Intervention> MakeIntervention(
     const InterventionRequest& request, const std::string& field,
-    const Sources& sources, NamedDictionaries* dictionaries);
+    model::Processing processing, const Sources& sources,
+    NamedDictionaries* dictionaries);
 
 // Where it acts on each of the prompts.
 absl::StatusOr<std::vector<analysis::PlacedIntervention>> PlaceIntervention(

@@ -28,6 +28,7 @@ absl::StatusOr<Question> BeginQuestion(const Sources& sources,
   Question question;
   question.operation = operation;
   question.model = sources.model_name;
+  question.source = sources.model;
   question.provenance.model = sources.model_name;
   question.provenance.model_digest = sources.model->digest();
   question.provenance.dtype = sources.dtype;
@@ -187,6 +188,32 @@ Array Concatenate(const Records& records, size_t which) {
     all.bytes += more.bytes;
   }
   return all;
+}
+
+SparseArrays ConcatenateRows(const std::vector<const Array*>& blocks,
+                             int64_t columns) {
+  // The row pointers move by what came before.
+  std::vector<int64_t> indptr = {0};
+  SparseArrays rows;
+  rows.indices = {DType::kUInt32, {0}, {}};
+  rows.values = {DType::kFloat32, {0}, {}};
+  for (const Array* block : blocks) {
+    const Array& mine = block[0];
+    const int64_t before = indptr.back();
+    for (int64_t r = 1; r < mine.shape[0]; ++r) {
+      int64_t end;
+      std::memcpy(&end, mine.bytes.data() + r * sizeof(end), sizeof(end));
+      indptr.push_back(before + end);
+    }
+    rows.indices.bytes += block[1].bytes;
+    rows.values.bytes += block[2].bytes;
+  }
+  rows.indices.shape = rows.values.shape = {indptr.back()};
+  rows.indptr = {DType::kInt64, {static_cast<int64_t>(indptr.size())}, {}};
+  rows.indptr.bytes.assign(reinterpret_cast<const char*>(indptr.data()),
+                           indptr.size() * sizeof(int64_t));
+  rows.columns = columns;
+  return rows;
 }
 
 Provenance ProvenanceOf(const Question& question, const Answered& answered) {

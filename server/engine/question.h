@@ -11,11 +11,15 @@
 
 #include "absl/status/status.h"
 #include "server/analysis/analysis.h"
+#include "server/analysis/boosts.h"
+#include "server/analysis/bridge_cache.h"
 #include "server/engine/catalog.h"
 #include "server/engine/requests.h"
 #include "storage/result_cache.h"
 
 namespace cupola::engine {
+
+class MeanStore;
 
 // A dictionary's entry, or its half.
 struct DictionaryUse {
@@ -39,7 +43,9 @@ struct Question {
   storage::Digest identity{};
   std::string model;
   bool needs_model = true;  // false: the sequences bring inputs
-  std::string dictionary;   // entry name; empty: none
+  // Nothing is computed but what files are read for: see device_worker.h.
+  bool reads_files = false;
+  std::string dictionary;  // entry name; empty: none
   dictionary::Half half = dictionary::Half::kIn;
   int64_t d_sae = 0;  // of the dictionary
   // Dictionaries of a question that takes any number of them.
@@ -48,11 +54,26 @@ struct Question {
   // the d_sae of dictionaries.
   std::vector<std::string> labels;
   std::vector<int64_t> columns;
+  // Of each label, where an answer tells it: the shape of its values, -1
+  // standing for the prompt's tokens.
+  std::vector<std::vector<int64_t>> shapes;
+  // Of a run whose log-probability boosts are asked for: what is told of them.
+  std::optional<analysis::BoostOptions> boosts;
+  storage::Digest output_digest{};  // of a bridge's output dictionary
   std::vector<std::shared_ptr<const analysis::Sequence>> sequences;
   // Makes the analysis once the weights are there.
   std::function<std::shared_ptr<const analysis::Analysis>(
       const BoundDictionaries&)>
       bind;
+  // By sequence, of an answer that is told while it is made; else none.
+  std::vector<analysis::TokenSink> sinks;
+  // Called with each sequence's record that the cache had, before anything is
+  // computed; may be null.
+  std::function<void(size_t sequence, const storage::Record&)> found;
+  ModelSourcePtr source;  // the model's, for its tokenizer
+  // What the records may hold together: how many latents are active, say, is
+  // only known when they are there. RESOURCE_EXHAUSTED beyond; 0: anything.
+  int64_t max_record_bytes = 0;
   // Filled but for from_cache and seconds.
   Provenance provenance;
 };
@@ -83,6 +104,10 @@ struct Sources {
     DictionarySourcePtr dictionary;
   };
   std::map<std::string, Other> others;
+  // Kept between requests, for questions between two dictionaries.
+  std::shared_ptr<analysis::BridgeCache> bridges;
+  // The means that interventions may name; null: there are none.
+  const MeanStore* means = nullptr;
 };
 
 // The pieces that operations make their questions and answers of. The functions
@@ -147,6 +172,11 @@ Array Int32Array(const std::vector<int32_t>& values);
 
 // The same array of every record, one below the other.
 Array Concatenate(const Records& records, size_t which);
+
+// CSR rows one below the other. blocks: of each block its indptr, indices and
+// values, at and behind the pointer.
+SparseArrays ConcatenateRows(const std::vector<const Array*>& blocks,
+                             int64_t columns);
 
 // What the answer tells of itself.
 Provenance ProvenanceOf(const Question& question, const Answered& answered);

@@ -4,9 +4,11 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "server/engine/numerics.h"
 #include "server/engine/part.h"
+#include "storage/record.h"
 
 namespace cupola::engine {
 
@@ -19,7 +21,20 @@ struct RequestRunner::InFlight {
   std::vector<storage::CacheKey> keys;  // per sequence
   std::vector<size_t> missing;          // sequences to compute
 
+  // Ends a request whose records have become too many: what it has is dropped,
+  // what waits leaves the queue.
+  void StopWhereTooLarge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    const int64_t accepted = question->max_record_bytes;
+    if (accepted == 0 || bytes <= accepted || !status.ok()) return;
+    status = absl::ResourceExhaustedError(absl::StrCat(
+        "the answer so far holds ", bytes, " bytes; accepted: ", accepted,
+        "; ask for fewer prompts, positions, latents or interventions"));
+    answer.records.assign(answer.records.size(), nullptr);
+    context.cancelled->store(true);
+  }
+
   absl::Mutex mu;
+  int64_t bytes ABSL_GUARDED_BY(mu) = 0;  // of the computed records
   Answered answer ABSL_GUARDED_BY(mu);
   size_t left ABSL_GUARDED_BY(mu) = 0;
   absl::Status status ABSL_GUARDED_BY(mu);
@@ -78,11 +93,17 @@ void RequestRunner::Run(std::shared_ptr<const Question> question,
   for (size_t i = 0; i < count; ++i) {
     request->keys.push_back(
         KeyOf(*request->question, *request->question->sequences[i]));
-    if (cache_ != nullptr) {
+    if (cache_ != nullptr && !context.bulk) {
       answer.records[i] = cache_->Get(request->keys[i]);
       observer_->OnCacheLookup(answer.records[i] != nullptr);
     }
     if (answer.records[i] == nullptr) request->missing.push_back(i);
+  }
+  if (request->question->found) {
+    for (size_t i = 0; i < count; ++i) {
+      if (answer.records[i] == nullptr) continue;
+      request->question->found(i, *answer.records[i]);
+    }
   }
   answer.from_cache = request->missing.empty();
   answer.seconds.lookup = absl::ToDoubleSeconds(absl::Now() - context.arrival);
@@ -145,15 +166,18 @@ void RequestRunner::Enqueue(std::shared_ptr<InFlight> request, ModelPtr model,
     part.identity = question.identity;
     part.sequence = question.sequences[i];
     part.context = request->context;
+    if (!question.sinks.empty()) part.sink = &question.sinks[i];
     part.done =
         [=, this](absl::StatusOr<std::shared_ptr<const storage::Record>> record,
                   PartTiming timing) {
-          if (record.ok() && cache_ != nullptr) {
+          if (record.ok() && cache_ != nullptr && !request->context.bulk) {
             cache_->Put(request->keys[i], *record);
           }
           absl::MutexLock lock(&request->mu);
           if (record.ok()) {
+            request->bytes += storage::MemoryBytes(**record);
             request->answer.records[i] = *std::move(record);
+            request->StopWhereTooLarge();
           } else {
             request->status.Update(record.status());
           }
@@ -175,9 +199,9 @@ void RequestRunner::Enqueue(std::shared_ptr<InFlight> request, ModelPtr model,
           });
         };
   }
-  absl::Status pushed = workers_->at(catalog_->DeviceOf(question.model))
-                            ->queue()
-                            .Push(std::move(parts));
+  const std::string worker =
+      question.reads_files ? kFilesWorker : catalog_->DeviceOf(question.model);
+  absl::Status pushed = workers_->at(worker)->queue().Push(std::move(parts));
   if (!pushed.ok()) Fail(request, std::move(pushed));
 }
 

@@ -53,6 +53,9 @@ struct RequestContext {
   // Set by the transport when the client has gone.
   std::shared_ptr<std::atomic<bool>> cancelled =
       std::make_shared<std::atomic<bool>>(false);
+  // A job's work: computed when nobody waits for anything else, never together
+  // with other requests, and not cached.
+  bool bulk = false;
 };
 
 struct StageSeconds {

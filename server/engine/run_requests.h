@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "server/analysis/ablate.h"
+#include "server/analysis/boosts.h"
 #include "server/analysis/intervention.h"
 #include "server/engine/requests.h"
 
@@ -14,12 +15,17 @@
 
 namespace cupola::engine {
 
+// Where an intervention without positions acts while a text is generated.
+enum class Scope { kAll, kPrompt, kGenerated };
+
 struct InterventionRequest {
   analysis::Change change = analysis::Change::kZero;
   std::string hook, dictionary;  // one of them, as the change needs
   std::vector<int64_t> heads, neurons;
   Positions positions;
-  Array value;  // FLOAT32
+  Scope scope = Scope::kAll;
+  Array value;       // FLOAT32, in its own shape; or
+  std::string mean;  // the name of a stored mean instead
   double factor = 1;
   Prompts source;  // of a patch: one, or one per prompt
   Positions source_positions;
@@ -35,43 +41,64 @@ struct RunRequest {
   Positions positions;
   std::optional<model::Processing> processing;
   bool output = true;
+  bool mean_loss = false;
   uint32_t top_logits = 0;
   std::vector<std::vector<uint32_t>> answers;  // none, or one list per prompt
   std::vector<std::string> dictionaries, hooks;
+  std::optional<analysis::BoostOptions> boosts;
 };
 struct RunAnswer {
-  // One prompt under one set.
-  struct Shown {
-    Array loss, logprob, rank, top_tokens, top_logits;
-    std::vector<SparseArrays> features;  // by dictionary
-    std::vector<Array> activations;      // by hook
+  // Of the clean run, then of each set: [variants, rows] or, of mean losses,
+  // [variants, prompts]; [variants, rows, answers]; [variants, rows, top].
+  int64_t variants = 0;
+  Array loss, logprob, rank, top_tokens, top_logits;
+  std::vector<SparseArrays> features;  // by dictionary: [variants * rows]
+  // FLOAT32 [n], by hook: each variant's, prompt's and position's values, whose
+  // shape is as in Question::shapes.
+  struct Values {
+    std::string hook;  // full name
+    std::vector<int64_t> shape;
+    Array values;
   };
-  std::vector<std::vector<Shown>> variants;  // clean, then by set; [prompt]
-  std::vector<std::string> hooks;            // full names
-  std::vector<Array> positions;              // [prompt] INT32
+  std::vector<Values> activations;
+  std::optional<analysis::BoostTable> boosts;
+  Array prompt, position;  // INT32 [rows]
   Provenance provenance;
 };
 
 struct AblateRequest {
   std::string dictionary;
   Prompts prompts;
-  // One per prompt; kAll: the last but one.
+  // kAll: the last but one, or all of them `together`.
   Positions positions;
   std::optional<model::Processing> processing;
   analysis::AblateMode mode = analysis::AblateMode::kSubtract;
   std::vector<uint32_t> latents;  // empty: all active ones
   // Instead of `latents`, of a request that the server makes itself.
   std::vector<std::vector<uint32_t>> prompt_latents;
+  // Instead of positions and latents: each latent at its own position.
+  struct Target {
+    uint32_t prompt = 0;
+    int64_t position = 0;
+    uint32_t latent = 0;
+  };
+  std::vector<Target> targets;
   std::vector<std::vector<uint32_t>> answers;  // none, or one list per prompt
+  bool together = false, later = false;
 };
 struct AblateAnswer {
-  // A row per prompt and latent: prompt INT32, latent UINT32, activation and
-  // loss FLOAT32 [rows], logprob FLOAT32 and rank INT32 [rows, answers].
-  Array prompt, latent, activation, loss, logprob, rank;
-  // Of the prompts as they are and, for kReconstruct, under the full
-  // reconstruction: [prompts, 1 or 2] and [prompts, 1 or 2, answers].
+  // A row per place and latent, analysis::AblateAnalysis says what a place is:
+  // prompt and position INT32, latent UINT32, place INT32 (its row among the
+  // bases), activation and loss FLOAT32 [rows], logprob FLOAT32 and rank INT32
+  // [rows, answers].
+  Array prompt, latent, position, place, activation, loss, logprob, rank;
+  // Of the places as they are and, for kReconstruct, under the full
+  // reconstruction: [places, 1 or 2] and [places, 1 or 2, answers].
   Array base_loss, base_logprob, base_rank;
-  Array position;  // INT32 [prompts]
+  // With `later`: FLOAT32 [rows], [rows, longest - 1], [places, 1 or 2],
+  // [places, 1 or 2, longest - 1].
+  bool later = false;
+  Array later_loss, losses, base_later_loss, base_losses;
   Provenance provenance;
 };
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/model/continued_attention.h"
+#include "server/model/growing_attention.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::model {
@@ -29,7 +30,11 @@ absl::Status Attention::Run(const at::Tensor& x, at::Tensor* out) {
   if (!pass_.Needs(HookKind::kAttnScores)) return absl::OkStatus();
   pass_.KeepHeads(heads.k, heads.v);
   at::Tensor z;
-  if (pass_.continuation() != nullptr) {
+  if (pass_.growing() != nullptr) {
+    RETURN_IF_ERROR(GrowingAttention(config_, pass_.growing(), &pass_, heads.q,
+                                     heads.k, heads.v, &z));
+    if (!pass_.Needs(HookKind::kZ)) return absl::OkStatus();
+  } else if (pass_.continuation() != nullptr) {
     if (!pass_.continuation()->kept->keys[pass_.layer()].defined()) {
       return absl::InvalidArgumentError(
           absl::StrCat("layer ", pass_.layer(), " was not kept"));

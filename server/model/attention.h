@@ -12,10 +12,11 @@
 
 namespace cupola::model {
 
-// Causal self-attention over right-padded rows, which begin at position 0 or
-// continue kept rows, layer after layer of one pass. Scores and patterns are
-// made only where the pass watches them or a softcap needs them; else the fused
-// kernel runs. Not thread-safe; everything given outlives it.
+// Causal self-attention over right-padded rows, which begin at position 0,
+// continue kept rows or grow by a token, layer after layer of one pass. Scores
+// and patterns are made only where the pass watches them or a softcap needs
+// them; else the fused kernel runs. Not thread-safe; everything given outlives
+// it.
 class Attention {
  public:
   Attention(const ModelConfig& config, const Weights& weights, Pass* pass)

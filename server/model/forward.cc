@@ -32,6 +32,10 @@ class Forward {
       pass_.set_positions(AbsolutePositions(
           *pass_.continuation(), request_.batch.tokens.size(1), config_.n_ctx,
           weights_.embedding.device()));
+    } else if (pass_.growing() != nullptr) {
+      pass_.set_positions(at::tensor(pass_.growing()->lengths(), at::kLong)
+                              .unsqueeze(-1)
+                              .to(weights_.embedding.device()));
     }
     at::Tensor residual = request_.start_residual;
     if (!residual.defined()) RETURN_IF_ERROR(Embed(&residual));
@@ -306,6 +310,33 @@ absl::Status ValidateContinuation(const ModelConfig& config,
   return absl::OkStatus();
 }
 
+// One token for each row, with room for it, and nothing asked that a growing
+// pass does not make.
+absl::Status ValidateGrowing(const ModelConfig& config,
+                             const ForwardRequest& request) {
+  const GrowingState& state = *request.growing;
+  const at::IntArrayRef tokens = request.batch.tokens.sizes();
+  if (tokens[0] != state.rows() || tokens[1] != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a growing pass over ", state.rows(),
+                     " rows takes one token for each, not [", tokens[0], ", ",
+                     tokens[1], "] tokens"));
+  }
+  const int64_t room = std::min(state.capacity(), config.n_ctx);
+  if (state.longest() >= room) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a row of ", state.longest(), " tokens cannot grow beyond ", room));
+  }
+  if (request.keep.has_value() || request.continuation.kept != nullptr ||
+      request.stop_at_layer.has_value() || request.start_residual.defined() ||
+      !request.logits) {
+    return absl::InvalidArgumentError(
+        "a growing pass goes from the tokens to the logits and keeps nothing "
+        "else");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status ValidateForward(const ModelConfig& config,
@@ -331,6 +362,9 @@ absl::Status ValidateForward(const ModelConfig& config,
   if (request.continuation.kept != nullptr) {
     RETURN_IF_ERROR(ValidateContinuation(config, request));
   }
+  if (request.growing != nullptr) {
+    RETURN_IF_ERROR(ValidateGrowing(config, request));
+  }
   if (!request.edits.empty() && !request.edit) {
     return absl::InvalidArgumentError("edits without an edit function");
   }
@@ -342,6 +376,7 @@ absl::StatusOr<ForwardResult> RunForward(const ModelConfig& config,
                                          const ForwardRequest& request) {
   ForwardResult result;
   RETURN_IF_ERROR(Forward(config, weights, request, &result).Run());
+  if (request.growing != nullptr) request.growing->Advance();
   return result;
 }
 

@@ -215,6 +215,12 @@ int64_t Linear::resident_bytes() const {
   return bytes;
 }
 
+at::Tensor Linear::Columns(const at::Tensor& outputs) const {
+  if (split_.defined()) return split_.Rows(outputs.cpu()).t();
+  const at::Tensor rows = plain_.defined() ? plain_ : packed_.to_dense();
+  return rows.index_select(0, outputs.to(rows.device())).t();
+}
+
 at::Tensor Linear::Weight() const {
   if (plain_.defined()) return plain_.t().contiguous();
   if (split_.defined()) return split_.Weight().t().contiguous();

@@ -44,6 +44,9 @@ class Linear {
   // The weight back in plain form, [in, out]: a copy, for inspection and
   // derived products.
   at::Tensor Weight() const;
+  // The same of a few outputs, [in, outputs], which costs little but for a
+  // oneDNN-packed weight. outputs: int64 [n], below out_features().
+  at::Tensor Columns(const at::Tensor& outputs) const;
   const at::Tensor& bias() const { return bias_; }
 
  private:

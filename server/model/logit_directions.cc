@@ -27,15 +27,12 @@ LogitDirections LogitDirectionsOf(const Model& model,
   const ModelConfig& config = model.config();
   const Unembedding& unembedding = model.weights().unembedding;
   const Norm& norm = model.weights().final_norm;
-  // [d_model, d_vocab]; of a tied model a view of the embedding's table.
-  const at::Tensor matrix = config.tied_unembedding
-                                ? model.weights().embedding.t()
-                                : unembedding.linear.Weight();
   const at::Tensor index =
       at::tensor(tokens, at::kLong).to(model.options().device);
-  at::Tensor rows = matrix.index_select(1, index).t().to(at::kFloat);
-  if (unembedding.centers_logits) {
-    rows = rows - matrix.mean(-1, /*keepdim=*/false, at::kFloat);
+  at::Tensor rows = unembedding.linear.Columns(index).t().to(at::kFloat);
+  if (unembedding.centers_logits) {  // of tied models only
+    rows =
+        rows - model.weights().embedding.mean(0, /*keepdim=*/false, at::kFloat);
   }
   at::Tensor bias = at::zeros({rows.size(0)}, rows.options());
   if (unembedding.linear.bias().defined()) {

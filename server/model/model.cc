@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "server/model/checkpoint.h"
+#include "server/model/eos_tokens.h"
 #include "server/model/forward.h"
 #include "server/model/json.h"
 #include "server/model/status_macros.h"
@@ -36,6 +37,8 @@ absl::StatusOr<std::shared_ptr<const ModelSource>> ModelSource::Open(
               absl::StrCat(config_path, ": ", config.status().message()));
         }
         source->config_ = *std::move(config);
+        ASSIGN_OR_RETURN(source->eos_token_ids_,
+                         ReadEosTokens(folder, json, source->config_));
         ASSIGN_OR_RETURN(source->tokenizer_, Tokenizer::Load(folder));
         ASSIGN_OR_RETURN(source->tensors_, SafetensorsSet::OpenFolder(folder));
         ASSIGN_OR_RETURN(const Checkpoint checkpoint,

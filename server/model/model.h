@@ -11,6 +11,7 @@
 
 #include "ATen/ATen.h"
 #include "absl/status/statusor.h"
+#include "server/model/growing_state.h"
 #include "server/model/hook_point.h"
 #include "server/model/kept_state.h"
 #include "server/model/model_config.h"
@@ -40,6 +41,9 @@ class ModelSource {
   }
   // SHA-256 of tensors, tokenizer and every config field read.
   const storage::Digest& digest() const { return digest_; }
+  // The tokens after which a text is complete, as transformers' generate takes
+  // them: generation_config.json's, else config.json's.
+  const std::vector<int32_t>& eos_token_ids() const { return eos_token_ids_; }
   // Parameters, each once, at `dtype`.
   int64_t WeightBytes(at::ScalarType dtype) const;
 
@@ -48,6 +52,7 @@ class ModelSource {
   ModelConfig config_;
   std::unique_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<const SafetensorsSet> tensors_;
+  std::vector<int32_t> eos_token_ids_;
   storage::Digest digest_{};
   int64_t parameters_ = 0;
 };
@@ -88,6 +93,11 @@ struct ForwardRequest {
   // residual, the edits' values and the result. Such a pass makes no attention
   // scores or patterns that could be watched, and keeps nothing.
   Continuation continuation;
+  // The batch holds one more token for each row of this, in its order: the pass
+  // appends their keys and values to it and makes logits. Not together with
+  // `continuation`, `keep`, `stop_at_layer` or a start residual. A pass that
+  // fails leaves the rows as long as they were. Outlives the pass.
+  GrowingState* growing = nullptr;
   // Polled between layers: a non-OK status ends the pass with it.
   std::function<absl::Status()> poll;
 };

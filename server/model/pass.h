@@ -32,6 +32,9 @@ class Pass {
     return request_.continuation.kept ? &request_.continuation : nullptr;
   }
 
+  // Set where the rows grow by one token.
+  GrowingState* growing() const { return request_.growing; }
+
   // Where the pass keeps: the residual entering `layer`; the current layer's
   // keys and values, [batch, positions, n_kv_heads, d_head].
   void KeepResidual(int layer, const at::Tensor& residual);

@@ -412,15 +412,19 @@ at::Tensor SplitMatrix::Multiply(const at::Tensor& x,
   return y;
 }
 
-at::Tensor SplitMatrix::Weight() const {
-  at::Tensor weight = at::empty({out_, in_}, at::kFloat);
+at::Tensor SplitMatrix::Weight() const { return Rows(at::arange(out_)); }
+
+at::Tensor SplitMatrix::Rows(const at::Tensor& outputs) const {
+  const at::Tensor index = outputs.contiguous();
+  const int64_t* rows = index.const_data_ptr<int64_t>();
+  at::Tensor weight = at::empty({index.numel(), in_}, at::kFloat);
   const float* from = weight_.const_data_ptr<float>();
   float* to = weight.data_ptr<float>();
   const int64_t steps = Blocks(in_);
-  at::parallel_for(0, out_, 64, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, index.numel(), 64, [&](int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) {
       for (int64_t i = 0; i < in_; ++i) {
-        to[o * in_ + i] = from[Place(o, i, steps)];
+        to[o * in_ + i] = from[Place(rows[o], i, steps)];
       }
     }
   });
@@ -435,6 +439,7 @@ at::Tensor SplitMatrix::Multiply(const at::Tensor&, const at::Tensor&) const {
   return {};
 }
 at::Tensor SplitMatrix::Weight() const { return {}; }
+at::Tensor SplitMatrix::Rows(const at::Tensor&) const { return {}; }
 
 #endif
 

@@ -46,6 +46,8 @@ class SplitMatrix {
   int64_t bytes() const { return weight_.defined() ? weight_.nbytes() : 0; }
   // float32 [out, in], to the bit.
   at::Tensor Weight() const;
+  // Some of its rows, float32 [outputs, in]. outputs: int64, on the CPU.
+  at::Tensor Rows(const at::Tensor& outputs) const;
 
  private:
   // Panels of 32 outputs; in a panel steps of 32 inputs; in a step two tiles,

@@ -7,22 +7,22 @@
 namespace cupola::service {
 
 // The methods of cupola.v1.Analysis with raw messages (see wire.h).
-using RawAnalysis = v1::Analysis::WithRawCallbackMethod_Tokenize<
-    v1::Analysis::WithRawCallbackMethod_GetActivations<
-        v1::Analysis::WithRawCallbackMethod_GetFeatures<
-            v1::Analysis::WithRawCallbackMethod_Reconstruct<
-                v1::Analysis::WithRawCallbackMethod_Run<
-                    v1::Analysis::WithRawCallbackMethod_TabulateAblations<
-                        v1::Analysis::WithRawCallbackMethod_Ablate<
-                            v1::Analysis::WithRawCallbackMethod_GetWeight<
-                                v1::Analysis::WithRawCallbackMethod_GetLatentWeights<
-                                    v1::Analysis::WithRawCallbackMethod_Attribute<
-                                        v1::Analysis::
-                                            WithRawCallbackMethod_LogitLens<
-                                                v1::Analysis::
-                                                    WithRawCallbackMethod_GetQuality<
+using RawAnalysis = v1::Analysis::WithRawCallbackMethod_Tokenize<v1::Analysis::WithRawCallbackMethod_GetActivations<
+    v1::Analysis::WithRawCallbackMethod_GetFeatures<v1::Analysis::WithRawCallbackMethod_Reconstruct<
+        v1::Analysis::WithRawCallbackMethod_Run<v1::Analysis::WithRawCallbackMethod_TabulateAblations<
+            v1::Analysis::WithRawCallbackMethod_Ablate<v1::Analysis::WithRawCallbackMethod_GetWeight<
+                v1::Analysis::WithRawCallbackMethod_GetLatentWeights<
+                    v1::Analysis::WithRawCallbackMethod_Attribute<v1::Analysis::WithRawCallbackMethod_LogitLens<
+                        v1::Analysis::WithRawCallbackMethod_GetQuality<
+                            v1::Analysis::WithRawCallbackMethod_AblateDirections<
+                                v1::Analysis::WithRawCallbackMethod_Sweep<
+                                    v1::Analysis::WithRawCallbackMethod_GetJacobian<
+                                        v1::Analysis::WithRawCallbackMethod_Generate<
+                                            v1::Analysis::WithRawCallbackMethod_MeanActivation<
+                                                v1::Analysis::WithRawCallbackMethod_ListMeans<
+                                                    v1::Analysis::WithRawCallbackMethod_DeleteMean<
                                                         v1::Analysis::
-                                                            Service>>>>>>>>>>>>;
+                                                            Service>>>>>>>>>>>>>>>>>>>;
 
 // cupola.v1.Analysis: turns each request into a plain struct, hands it to the
 // engine, and turns the engine's answer back. Handlers return at once; answers
@@ -35,6 +35,15 @@ class AnalysisService final : public RawAnalysis {
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
                                      const grpc::ByteBuffer* request,
                                      grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* ListMeans(grpc::CallbackServerContext* context,
+                                      const grpc::ByteBuffer* request,
+                                      grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* DeleteMean(grpc::CallbackServerContext* context,
+                                       const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* MeanActivation(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* GetActivations(
       grpc::CallbackServerContext* context,
       const grpc::ByteBuffer* request) override;
@@ -66,6 +75,18 @@ class AnalysisService final : public RawAnalysis {
       grpc::CallbackServerContext* context,
       const grpc::ByteBuffer* request) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* GetQuality(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetJacobian(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* AblateDirections(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Sweep(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(
       grpc::CallbackServerContext* context,
       const grpc::ByteBuffer* request) override;
 

@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "server/service/tensor_conversion.h"
-
 namespace cupola::service {
 
 void FillProvenance(const engine::Provenance& plain, double total_seconds,
@@ -35,6 +33,14 @@ void FillProvenance(const engine::Provenance& plain, double total_seconds,
   provenance->set_chunked_bytes(chunked_bytes);
 }
 
+void AddRows(engine::SparseArrays rows, v1::SparseRows* message,
+             TensorCollector* tensors) {
+  tensors->Add(std::move(rows.indptr), message->mutable_indptr());
+  tensors->Add(std::move(rows.indices), message->mutable_indices());
+  tensors->Add(std::move(rows.values), message->mutable_values());
+  message->set_columns(rows.columns);
+}
+
 v1::TokenizeResponse ToProto(engine::TokenizeAnswer answer) {
   v1::TokenizeResponse response;
   response.set_prepended_bos(answer.prepended_bos);
@@ -64,28 +70,17 @@ StreamedAnswer<v1::ActivationsResponse> ToProto(
   for (engine::Array& positions : answer.positions) {
     tensors.Add(std::move(positions), header->add_positions());
   }
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  return Finish(std::move(streamed), &tensors, answer.provenance,
+                total_seconds);
 }
 
 StreamedAnswer<v1::FeaturesResponse> ToProto(engine::FeaturesAnswer answer,
                                              double total_seconds) {
   StreamedAnswer<v1::FeaturesResponse> streamed;
   v1::FeaturesResponse::Header* header = streamed.first.mutable_header();
-  v1::SparseRows* features = header->mutable_features();
   TensorCollector tensors;
-  tensors.Add(std::move(answer.features.indptr), features->mutable_indptr());
-  tensors.Add(std::move(answer.features.indices), features->mutable_indices());
-  tensors.Add(std::move(answer.features.values), features->mutable_values());
-  features->set_columns(answer.features.columns);
-  tensors.Add(std::move(answer.prompt), header->mutable_prompt());
-  tensors.Add(std::move(answer.position), header->mutable_position());
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  AddRows(std::move(answer.features), header->mutable_features(), &tensors);
+  return FinishRows(std::move(streamed), &tensors, &answer, total_seconds);
 }
 
 StreamedAnswer<v1::ReconstructResponse> ToProto(
@@ -102,14 +97,9 @@ StreamedAnswer<v1::ReconstructResponse> ToProto(
                 header->mutable_squared_error());
   }
   tensors.Add(std::move(answer.l0), header->mutable_l0());
-  tensors.Add(std::move(answer.prompt), header->mutable_prompt());
-  tensors.Add(std::move(answer.position), header->mutable_position());
   header->set_fvu(answer.fvu);
   header->set_mean_l0(answer.mean_l0);
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  return FinishRows(std::move(streamed), &tensors, &answer, total_seconds);
 }
 
 }  // namespace cupola::service

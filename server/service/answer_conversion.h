@@ -2,10 +2,12 @@
 #define CUPOLA_SERVER_SERVICE_ANSWER_CONVERSION_H_
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cupola/v1/analysis.pb.h"
 #include "server/engine/requests.h"
+#include "server/service/tensor_conversion.h"
 
 // The engine's answers -> Protobuf. Data is moved, so the cost does not grow
 // with the answer's size.
@@ -25,6 +27,35 @@ struct StreamedAnswer {
 void FillProvenance(const engine::Provenance& plain, double total_seconds,
                     const std::vector<std::string>& pieces,
                     v1::Provenance* provenance);
+
+// The end of every streamed answer's ToProto: the tensors' data, then the
+// header's provenance.
+template <typename Response>
+StreamedAnswer<Response> Finish(StreamedAnswer<Response> streamed,
+                                TensorCollector* tensors,
+                                const engine::Provenance& provenance,
+                                double total_seconds) {
+  streamed.pieces = tensors->Finish();
+  FillProvenance(provenance, total_seconds, streamed.pieces,
+                 streamed.first.mutable_header()->mutable_provenance());
+  return streamed;
+}
+
+// The same of an answer that has a row per token, whose header ends with the
+// rows' `prompt` and `position`.
+template <typename Response, typename Answer>
+StreamedAnswer<Response> FinishRows(StreamedAnswer<Response> streamed,
+                                    TensorCollector* tensors, Answer* answer,
+                                    double total_seconds) {
+  auto* header = streamed.first.mutable_header();
+  tensors->Add(std::move(answer->prompt), header->mutable_prompt());
+  tensors->Add(std::move(answer->position), header->mutable_position());
+  return Finish(std::move(streamed), tensors, answer->provenance,
+                total_seconds);
+}
+
+void AddRows(engine::SparseArrays rows, v1::SparseRows* message,
+             TensorCollector* tensors);
 
 v1::TokenizeResponse ToProto(engine::TokenizeAnswer answer);
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/engine/place_interventions.h"
 #include "server/model/status_macros.h"
 #include "server/service/prompt_conversion.h"
 #include "server/service/tensor_conversion.h"
@@ -15,23 +16,6 @@ using absl::InvalidArgumentError;
 using absl::StrCat;
 using analysis::AttributionTarget;
 using analysis::ComponentLevel;
-
-std::vector<int64_t> List(
-    const google::protobuf::RepeatedField<uint32_t>& values) {
-  return {values.begin(), values.end()};
-}
-
-// What the requests have in common.
-template <typename Message, typename Plain>
-absl::Status TakeCommon(Message* request, Plain* plain) {
-  ASSIGN_OR_RETURN(plain->prompts, TakePrompts(request->mutable_prompts()));
-  ASSIGN_OR_RETURN(
-      plain->positions,
-      ToPositions(request->positions(), plain->prompts.prompts.size()));
-  ASSIGN_OR_RETURN(plain->processing,
-                   ProcessingFromProto(request->processing(), "processing"));
-  return absl::OkStatus();
-}
 
 absl::StatusOr<ComponentLevel> ToLevel(v1::ComponentLevel level) {
   switch (level) {
@@ -49,22 +33,56 @@ absl::StatusOr<ComponentLevel> ToLevel(v1::ComponentLevel level) {
   }
 }
 
+std::vector<std::vector<int64_t>> ToLists(
+    const google::protobuf::RepeatedPtrField<v1::TokenIds>& lists) {
+  std::vector<std::vector<int64_t>> plain;
+  for (const v1::TokenIds& list : lists) plain.push_back(ToIndices(list.ids()));
+  return plain;
+}
+
+absl::Status TakeReference(v1::AttributeRequest::Latents* latents,
+                           engine::AttributeRequest* plain) {
+  if (!latents->has_reference()) {
+    if (!latents->has_reference_positions()) return absl::OkStatus();
+    return InvalidArgumentError(
+        "latents.reference_positions is set without latents.reference");
+  }
+  if (latents->has_inactive()) {
+    return InvalidArgumentError(
+        "latents.inactive and latents.reference contradict; accepted: one of "
+        "them");
+  }
+  auto prompts = TakePrompts(latents->mutable_reference());
+  if (!prompts.ok()) {
+    return engine::InField("latents.reference", prompts.status());
+  }
+  auto positions =
+      ToPositions(latents->reference_positions(), prompts->prompts.size());
+  if (!positions.ok()) {
+    return engine::InField("latents.reference_positions", positions.status());
+  }
+  plain->reference = *std::move(prompts);
+  plain->reference_positions = *std::move(positions);
+  return absl::OkStatus();
+}
+
 absl::Status TakeTarget(v1::AttributeRequest* request,
-                        analysis::AttributionQuery* query) {
+                        engine::AttributeRequest* plain) {
+  analysis::AttributionQuery* query = &plain->query;
   switch (request->target_case()) {
     case v1::AttributeRequest::kLogits:
       query->target = AttributionTarget::kTokens;
-      query->tokens = List(request->logits().tokens());
-      query->incorrect = List(request->logits().incorrect());
+      plain->tokens = ToLists(request->logits().tokens());
+      plain->incorrect = ToLists(request->logits().incorrect());
       query->gain = !request->logits().without_gain();
-      if (query->tokens.empty()) {
+      if (plain->tokens.empty() || plain->tokens.front().empty()) {
         return InvalidArgumentError(
             "logits.tokens is empty; accepted: at least one token");
       }
       break;
     case v1::AttributeRequest::kLatents: {
       query->target = AttributionTarget::kLatents;
-      query->latents = List(request->latents().latents());
+      query->latents = ToIndices(request->latents().latents());
       if (query->latents.empty()) {
         return InvalidArgumentError(
             "latents.latents is empty; accepted: at least one latent");
@@ -76,6 +94,7 @@ absl::Status TakeTarget(v1::AttributeRequest* request,
                       "latents.inactive", storage::DType::kFloat32, 2));
         RETURN_IF_ERROR(CheckFinite(query->inactive, "latents.inactive"));
       }
+      RETURN_IF_ERROR(TakeReference(request->mutable_latents(), plain));
       break;
     }
     case v1::AttributeRequest::kVectors: {
@@ -111,8 +130,8 @@ absl::StatusOr<engine::AttributeRequest> FromProto(
   if (request.dictionary().empty()) {
     RETURN_IF_ERROR(CheckName(request.model(), "model"));
   }
-  RETURN_IF_ERROR(TakeCommon(&request, &plain));
-  RETURN_IF_ERROR(TakeTarget(&request, &plain.query));
+  RETURN_IF_ERROR(TakeQuestion(&request, &plain));
+  RETURN_IF_ERROR(TakeTarget(&request, &plain));
   analysis::Decomposition& decomposition = plain.query.decomposition;
   ASSIGN_OR_RETURN(decomposition.level, ToLevel(request.level()));
   decomposition.layer = -1;
@@ -125,8 +144,9 @@ absl::StatusOr<engine::AttributeRequest> FromProto(
   }
   decomposition.mlp_input = request.mlp_input();
   plain.query.apply_norm = request.apply_norm();
-  plain.split_dictionary = request.split_dictionary();
-  plain.mean = request.mean();
+  plain.query.mean = request.mean();
+  ASSIGN_OR_RETURN(plain.splits, TakeNames(request.mutable_split_dictionaries(),
+                                           "split_dictionaries"));
   plain.model = std::move(*request.mutable_model());
   plain.dictionary = std::move(*request.mutable_dictionary());
   return plain;
@@ -136,9 +156,9 @@ absl::StatusOr<engine::LogitLensRequest> FromProto(
     v1::LogitLensRequest request) {
   engine::LogitLensRequest plain;
   RETURN_IF_ERROR(CheckName(request.model(), "model"));
-  RETURN_IF_ERROR(TakeCommon(&request, &plain));
+  RETURN_IF_ERROR(TakeQuestion(&request, &plain));
   plain.model = std::move(*request.mutable_model());
-  plain.tokens = List(request.tokens());
+  plain.tokens = ToIndices(request.tokens());
   plain.top = request.top();
   plain.mids = request.mids();
   return plain;
@@ -147,7 +167,7 @@ absl::StatusOr<engine::LogitLensRequest> FromProto(
 absl::StatusOr<engine::QualityRequest> FromProto(v1::QualityRequest request) {
   engine::QualityRequest plain;
   RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
-  RETURN_IF_ERROR(TakeCommon(&request, &plain));
+  RETURN_IF_ERROR(TakeQuestion(&request, &plain));
   plain.dictionary = std::move(*request.mutable_dictionary());
   plain.score_every = request.score_every();
   return plain;
@@ -164,12 +184,7 @@ StreamedAnswer<v1::AttributeResponse> ToProto(engine::AttributeAnswer answer,
   tensors.Add(std::move(answer.values), header->mutable_values());
   tensors.Add(std::move(answer.total), header->mutable_total());
   tensors.Add(std::move(answer.bias), header->mutable_bias());
-  tensors.Add(std::move(answer.prompt), header->mutable_prompt());
-  tensors.Add(std::move(answer.position), header->mutable_position());
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  return FinishRows(std::move(streamed), &tensors, &answer, total_seconds);
 }
 
 StreamedAnswer<v1::LogitLensResponse> ToProto(engine::LogitLensAnswer answer,
@@ -185,12 +200,7 @@ StreamedAnswer<v1::LogitLensResponse> ToProto(engine::LogitLensAnswer answer,
   tensors.Add(std::move(answer.logits), header->mutable_logits());
   tensors.Add(std::move(answer.logprobs), header->mutable_logprobs());
   tensors.Add(std::move(answer.ranks), header->mutable_ranks());
-  tensors.Add(std::move(answer.prompt), header->mutable_prompt());
-  tensors.Add(std::move(answer.position), header->mutable_position());
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  return FinishRows(std::move(streamed), &tensors, &answer, total_seconds);
 }
 
 StreamedAnswer<v1::QualityResponse> ToProto(engine::QualityAnswer answer,
@@ -211,12 +221,7 @@ StreamedAnswer<v1::QualityResponse> ToProto(engine::QualityAnswer answer,
   tensors.Add(std::move(answer.loss_position), header->mutable_loss_position());
   tensors.Add(std::move(answer.squared_error), header->mutable_squared_error());
   tensors.Add(std::move(answer.l0), header->mutable_token_l0());
-  tensors.Add(std::move(answer.prompt), header->mutable_prompt());
-  tensors.Add(std::move(answer.position), header->mutable_position());
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  return FinishRows(std::move(streamed), &tensors, &answer, total_seconds);
 }
 
 }  // namespace cupola::service

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/model/status_macros.h"
+#include "server/service/tensor_conversion.h"
 
 namespace cupola::service {
 namespace {
@@ -57,6 +57,22 @@ absl::StatusOr<engine::Prompt> TakePrompt(v1::Prompt* prompt, int index,
 absl::Status CheckName(const std::string& name, absl::string_view field) {
   if (!name.empty()) return absl::OkStatus();
   return InvalidArgumentError(StrCat(field, " is empty; accepted: a name"));
+}
+
+absl::StatusOr<std::vector<std::string>> TakeNames(
+    google::protobuf::RepeatedPtrField<std::string>* names,
+    absl::string_view field) {
+  std::vector<std::string> plain;
+  for (int i = 0; i < names->size(); ++i) {
+    RETURN_IF_ERROR(CheckName(names->Get(i), StrCat(field, "[", i, "]")));
+    plain.push_back(std::move(*names->Mutable(i)));
+  }
+  return plain;
+}
+
+std::vector<int64_t> ToIndices(
+    const google::protobuf::RepeatedField<uint32_t>& values) {
+  return {values.begin(), values.end()};
 }
 
 absl::StatusOr<engine::Prompts> TakePrompts(v1::Prompts* prompts,
@@ -139,6 +155,25 @@ absl::StatusOr<std::optional<model::Processing>> ProcessingFromProto(
                                          static_cast<int>(processing),
                                          "; accepted: RAW, FOLDED or unset"));
   }
+}
+
+absl::StatusOr<engine::Array> TakeInputs(v1::Tensor* inputs) {
+  ASSIGN_OR_RETURN(engine::Array array,
+                   TakeArray(inputs, "inputs", storage::DType::kFloat32, 2));
+  if (array.shape[0] == 0 || array.shape[1] == 0) {
+    return InvalidArgumentError(StrCat("inputs.shape is [", array.shape[0],
+                                       ", ", array.shape[1],
+                                       "]; accepted: at least one row"));
+  }
+  RETURN_IF_ERROR(CheckFinite(array, "inputs"));
+  return array;
+}
+
+absl::Status RefusePositions(bool has_positions, absl::string_view source) {
+  if (!has_positions) return absl::OkStatus();
+  return InvalidArgumentError(StrCat("positions is set beside ", source,
+                                     ", whose rows are used as they are; "
+                                     "accepted: positions with prompts only"));
 }
 
 }  // namespace cupola::service

@@ -14,26 +14,6 @@ namespace {
 using absl::InvalidArgumentError;
 using absl::StrCat;
 
-// A request's rows instead of prompts: [n, d_in].
-absl::StatusOr<engine::Array> TakeInputs(v1::Tensor* inputs) {
-  ASSIGN_OR_RETURN(engine::Array array,
-                   TakeArray(inputs, "inputs", storage::DType::kFloat32, 2));
-  if (array.shape[0] == 0 || array.shape[1] == 0) {
-    return InvalidArgumentError(StrCat("inputs.shape is [", array.shape[0],
-                                       ", ", array.shape[1],
-                                       "]; accepted: at least one row"));
-  }
-  RETURN_IF_ERROR(CheckFinite(array, "inputs"));
-  return array;
-}
-
-absl::Status RefusePositions(bool has_positions, absl::string_view source) {
-  if (!has_positions) return absl::OkStatus();
-  return InvalidArgumentError(StrCat("positions is set beside ", source,
-                                     ", whose rows are used as they are; "
-                                     "accepted: positions with prompts only"));
-}
-
 template <typename T>
 T At(const engine::Array& array, int64_t index) {
   T value;
@@ -108,6 +88,28 @@ absl::StatusOr<engine::SparseArrays> TakeRows(v1::SparseRows* rows) {
   return plain;
 }
 
+// Prompts, or what stands for them.
+template <typename Message, typename Plain>
+absl::Status TakeSource(Message* request, Plain* plain) {
+  constexpr bool features = requires { request->has_features(); };
+  if (request->has_prompts()) return TakeSelection(request, plain);
+  if (request->has_inputs()) {
+    RETURN_IF_ERROR(RefusePositions(request->has_positions(), "inputs"));
+    ASSIGN_OR_RETURN(plain->inputs, TakeInputs(request->mutable_inputs()));
+    return absl::OkStatus();
+  }
+  if constexpr (features) {
+    if (request->has_features()) {
+      RETURN_IF_ERROR(RefusePositions(request->has_positions(), "features"));
+      ASSIGN_OR_RETURN(plain->features, TakeRows(request->mutable_features()));
+      return absl::OkStatus();
+    }
+  }
+  return InvalidArgumentError(
+      StrCat("the request has no source; accepted: prompts",
+             features ? ", inputs or features" : " or inputs"));
+}
+
 absl::Status CheckMinActivation(float value) {
   if (std::isfinite(value) && value >= 0) return absl::OkStatus();
   return InvalidArgumentError(
@@ -135,10 +137,7 @@ absl::StatusOr<engine::ActivationsRequest> FromProto(
     return InvalidArgumentError(
         "hooks is empty; accepted: at least one hook point");
   }
-  for (int i = 0; i < request.hooks_size(); ++i) {
-    RETURN_IF_ERROR(CheckName(request.hooks(i), StrCat("hooks[", i, "]")));
-    plain.hooks.push_back(std::move(*request.mutable_hooks(i)));
-  }
+  ASSIGN_OR_RETURN(plain.hooks, TakeNames(request.mutable_hooks(), "hooks"));
   switch (request.dtype()) {
     case v1::DTYPE_UNSPECIFIED:
       break;
@@ -153,11 +152,7 @@ absl::StatusOr<engine::ActivationsRequest> FromProto(
                  v1::DType_Name(request.dtype()),
                  "); accepted: FLOAT32, BFLOAT16, FLOAT16 or unset"));
   }
-  ASSIGN_OR_RETURN(plain.processing,
-                   ProcessingFromProto(request.processing(), "processing"));
-  ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-  ASSIGN_OR_RETURN(plain.positions, ToPositions(request.positions(),
-                                                plain.prompts.prompts.size()));
+  RETURN_IF_ERROR(TakeQuestion(&request, &plain));
   return plain;
 }
 
@@ -171,24 +166,8 @@ absl::StatusOr<engine::FeaturesRequest> FromProto(v1::FeaturesRequest request) {
   plain.min_activation = request.min_activation();
   ASSIGN_OR_RETURN(plain.processing,
                    ProcessingFromProto(request.processing(), "processing"));
-  switch (request.source_case()) {
-    case v1::FeaturesRequest::kPrompts: {
-      ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-      ASSIGN_OR_RETURN(
-          plain.positions,
-          ToPositions(request.positions(), plain.prompts->prompts.size()));
-      return plain;
-    }
-    case v1::FeaturesRequest::kInputs: {
-      RETURN_IF_ERROR(RefusePositions(request.has_positions(), "inputs"));
-      ASSIGN_OR_RETURN(plain.inputs, TakeInputs(request.mutable_inputs()));
-      return plain;
-    }
-    case v1::FeaturesRequest::SOURCE_NOT_SET:
-      break;
-  }
-  return InvalidArgumentError(
-      "the request has no source; accepted: prompts or inputs");
+  RETURN_IF_ERROR(TakeSource(&request, &plain));
+  return plain;
 }
 
 absl::StatusOr<engine::ReconstructRequest> FromProto(
@@ -198,29 +177,8 @@ absl::StatusOr<engine::ReconstructRequest> FromProto(
   plain.dictionary = std::move(*request.mutable_dictionary());
   ASSIGN_OR_RETURN(plain.processing,
                    ProcessingFromProto(request.processing(), "processing"));
-  switch (request.source_case()) {
-    case v1::ReconstructRequest::kPrompts: {
-      ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-      ASSIGN_OR_RETURN(
-          plain.positions,
-          ToPositions(request.positions(), plain.prompts->prompts.size()));
-      return plain;
-    }
-    case v1::ReconstructRequest::kInputs: {
-      RETURN_IF_ERROR(RefusePositions(request.has_positions(), "inputs"));
-      ASSIGN_OR_RETURN(plain.inputs, TakeInputs(request.mutable_inputs()));
-      return plain;
-    }
-    case v1::ReconstructRequest::kFeatures: {
-      RETURN_IF_ERROR(RefusePositions(request.has_positions(), "features"));
-      ASSIGN_OR_RETURN(plain.features, TakeRows(request.mutable_features()));
-      return plain;
-    }
-    case v1::ReconstructRequest::SOURCE_NOT_SET:
-      break;
-  }
-  return InvalidArgumentError(
-      "the request has no source; accepted: prompts, inputs or features");
+  RETURN_IF_ERROR(TakeSource(&request, &plain));
+  return plain;
 }
 
 }  // namespace cupola::service

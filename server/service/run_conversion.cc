@@ -1,8 +1,11 @@
 #include "server/service/run_conversion.h"
 
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/engine/mean_store.h"
 #include "server/model/status_macros.h"
 #include "server/service/prompt_conversion.h"
 #include "server/service/tensor_conversion.h"
@@ -14,26 +17,33 @@ using absl::InvalidArgumentError;
 using absl::StrCat;
 using analysis::Change;
 
-// A value of any rank, as one row of numbers.
-absl::Status TakeValue(v1::Tensor* tensor, const std::string& field,
-                       engine::Array* value) {
-  const int64_t count =
-      static_cast<int64_t>(tensor->data().size() / sizeof(float));
-  int64_t product = 1;
-  for (int64_t size : tensor->shape()) {
-    if (size < 0 || (size > 0 && product > count / size)) product = -1;
-    if (product < 0) break;
-    product *= size;
+// The value of a Set, Add or ProjectOut, of any rank, or a stored mean's name.
+template <typename Message>
+absl::Status TakeValue(Message* message, const std::string& field,
+                       engine::InterventionRequest* plain) {
+  const v1::Tensor& tensor = message->value();
+  if (!message->mean().empty()) {
+    if (message->has_value()) {
+      return InvalidArgumentError(
+          StrCat(field,
+                 ": both numbers and the name of a mean; accepted: one "
+                 "of them"));
+    }
+    return engine::MeanStore::CheckName(
+        plain->mean = std::move(*message->mutable_mean()), field);
   }
-  if (tensor->dtype() != v1::FLOAT32 || product != count || count == 0 ||
-      tensor->data().size() % sizeof(float) != 0) {
+  std::vector<int64_t> shape(tensor.shape().begin(), tensor.shape().end());
+  const std::optional<int64_t> bytes =
+      storage::ByteSize(storage::DType::kFloat32, shape);
+  if (tensor.dtype() != v1::FLOAT32 || tensor.data().empty() ||
+      bytes != static_cast<int64_t>(tensor.data().size())) {
     return InvalidArgumentError(
-        StrCat(field, ": ", tensor->data().size(),
+        StrCat(field, ": ", tensor.data().size(),
                " bytes that do not match its shape; accepted: FLOAT32, at "
-               "least one number"));
+               "least one number, or the name of a stored mean"));
   }
-  *value = {
-      storage::DType::kFloat32, {count}, std::move(*tensor->mutable_data())};
+  plain->value = {storage::DType::kFloat32, std::move(shape),
+                  std::move(*message->mutable_value()->mutable_data())};
   return absl::OkStatus();
 }
 
@@ -77,21 +87,18 @@ absl::Status TakeChange(v1::Intervention* message, size_t prompts,
       return absl::OkStatus();
     case v1::Intervention::kSet:
       plain->change = Change::kSet;
-      return TakeValue(message->mutable_set()->mutable_value(),
-                       field + ".value", &plain->value);
+      return TakeValue(message->mutable_set(), field + ".value", plain);
     case v1::Intervention::kAdd:
       plain->change = Change::kAdd;
       if (message->add().has_scale()) plain->factor = message->add().scale();
-      return TakeValue(message->mutable_add()->mutable_value(),
-                       field + ".value", &plain->value);
+      return TakeValue(message->mutable_add(), field + ".value", plain);
     case v1::Intervention::kScale:
       plain->change = Change::kScale;
       plain->factor = message->scale().factor();
       return absl::OkStatus();
     case v1::Intervention::kProjectOut:
       plain->change = Change::kProjectOut;
-      return TakeValue(message->mutable_project_out()->mutable_value(),
-                       field + ".value", &plain->value);
+      return TakeValue(message->mutable_project_out(), field + ".value", plain);
     case v1::Intervention::kPatch:
       plain->change = Change::kPatch;
       return TakePatch(message->mutable_patch(), prompts, field, plain);
@@ -119,6 +126,25 @@ absl::Status TakeChange(v1::Intervention* message, size_t prompts,
              "reconstruct"));
 }
 
+std::vector<std::vector<uint32_t>> AnswersOf(
+    const google::protobuf::RepeatedPtrField<v1::TokenIds>& answers) {
+  std::vector<std::vector<uint32_t>> plain;
+  for (const v1::TokenIds& list : answers) {
+    plain.emplace_back(list.ids().begin(), list.ids().end());
+  }
+  return plain;
+}
+
+analysis::BoostOptions ToBoosts(const v1::RunRequest::Boosts& boosts) {
+  analysis::BoostOptions plain;
+  if (boosts.has_top()) plain.top = boosts.top();
+  if (boosts.has_min_logprob()) plain.min_logprob = boosts.min_logprob();
+  plain.tokens = ToIndices(boosts.tokens());
+  return plain;
+}
+
+}  // namespace
+
 absl::StatusOr<engine::InterventionRequest> TakeIntervention(
     v1::Intervention* message, size_t prompts, const std::string& field) {
   engine::InterventionRequest plain;
@@ -144,25 +170,24 @@ absl::StatusOr<engine::InterventionRequest> TakeIntervention(
                         StrCat(field, ".", positions.status().message()));
   }
   plain.positions = *std::move(positions);
-  return plain;
-}
-
-std::vector<std::vector<uint32_t>> AnswersOf(
-    const google::protobuf::RepeatedPtrField<v1::TokenIds>& answers) {
-  std::vector<std::vector<uint32_t>> plain;
-  for (const v1::TokenIds& list : answers) {
-    plain.emplace_back(list.ids().begin(), list.ids().end());
+  switch (message->scope()) {
+    case v1::Intervention::PROMPT:
+      plain.scope = engine::Scope::kPrompt;
+      break;
+    case v1::Intervention::GENERATED:
+      plain.scope = engine::Scope::kGenerated;
+      break;
+    default:
+      break;
   }
   return plain;
 }
-
-}  // namespace
 
 absl::StatusOr<engine::RunRequest> FromProto(v1::RunRequest request) {
   engine::RunRequest plain;
   RETURN_IF_ERROR(CheckName(request.model(), "model"));
   plain.model = std::move(*request.mutable_model());
-  ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
+  RETURN_IF_ERROR(TakeQuestion(&request, &plain));
   const size_t prompts = plain.prompts.prompts.size();
   const bool several = request.sets_size() > 1;
   for (int s = 0; s < request.sets_size(); ++s) {
@@ -174,24 +199,23 @@ absl::StatusOr<engine::RunRequest> FromProto(v1::RunRequest request) {
                                     : StrCat("interventions[", i, "]");
       ASSIGN_OR_RETURN(engine::InterventionRequest intervention,
                        TakeIntervention(messages->Mutable(i), prompts, field));
+      if (intervention.scope == engine::Scope::kGenerated) {
+        return InvalidArgumentError(
+            StrCat(field,
+                   ".scope: nothing is generated here; accepted: ALL or "
+                   "PROMPT"));
+      }
       set.push_back(std::move(intervention));
     }
   }
-  ASSIGN_OR_RETURN(plain.positions, ToPositions(request.positions(), prompts));
-  ASSIGN_OR_RETURN(plain.processing,
-                   ProcessingFromProto(request.processing(), "processing"));
   plain.output = request.output();
   plain.top_logits = request.top_logits();
   plain.answers = AnswersOf(request.answers());
-  for (int i = 0; i < request.dictionaries_size(); ++i) {
-    RETURN_IF_ERROR(
-        CheckName(request.dictionaries(i), StrCat("dictionaries[", i, "]")));
-    plain.dictionaries.push_back(std::move(*request.mutable_dictionaries(i)));
-  }
-  for (int i = 0; i < request.hooks_size(); ++i) {
-    RETURN_IF_ERROR(CheckName(request.hooks(i), StrCat("hooks[", i, "]")));
-    plain.hooks.push_back(std::move(*request.mutable_hooks(i)));
-  }
+  ASSIGN_OR_RETURN(plain.dictionaries,
+                   TakeNames(request.mutable_dictionaries(), "dictionaries"));
+  ASSIGN_OR_RETURN(plain.hooks, TakeNames(request.mutable_hooks(), "hooks"));
+  plain.mean_loss = request.mean_loss();
+  if (request.has_boosts()) plain.boosts = ToBoosts(request.boosts());
   return plain;
 }
 
@@ -199,11 +223,7 @@ absl::StatusOr<engine::AblateRequest> FromProto(v1::AblateRequest request) {
   engine::AblateRequest plain;
   RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
   plain.dictionary = std::move(*request.mutable_dictionary());
-  ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-  ASSIGN_OR_RETURN(plain.positions, ToPositions(request.position(),
-                                                plain.prompts.prompts.size()));
-  ASSIGN_OR_RETURN(plain.processing,
-                   ProcessingFromProto(request.processing(), "processing"));
+  RETURN_IF_ERROR(TakeQuestion(&request, &plain));
   switch (request.mode()) {
     case v1::AblateRequest::MODE_UNSPECIFIED:
     case v1::AblateRequest::SUBTRACT:
@@ -218,6 +238,12 @@ absl::StatusOr<engine::AblateRequest> FromProto(v1::AblateRequest request) {
   }
   plain.latents.assign(request.latents().begin(), request.latents().end());
   plain.answers = AnswersOf(request.answers());
+  plain.together = request.together();
+  plain.later = request.later();
+  for (const v1::AblateRequest::Target& target : request.targets()) {
+    plain.targets.push_back(
+        {target.prompt(), target.position(), target.latent()});
+  }
   return plain;
 }
 
@@ -226,11 +252,7 @@ absl::StatusOr<engine::AblationTableRequest> FromProto(
   engine::AblationTableRequest plain;
   RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
   plain.dictionary = std::move(*request.mutable_dictionary());
-  ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-  ASSIGN_OR_RETURN(plain.positions, ToPositions(request.position(),
-                                                plain.prompts.prompts.size()));
-  ASSIGN_OR_RETURN(plain.processing,
-                   ProcessingFromProto(request.processing(), "processing"));
+  RETURN_IF_ERROR(TakeQuestion(&request, &plain));
   const auto take = [](bool given, auto value, auto* to) {
     if (given) *to = value;
   };
@@ -241,6 +263,9 @@ absl::StatusOr<engine::AblationTableRequest> FromProto(
   take(request.has_max_latents(), request.max_latents(), &plain.max_latents);
   take(request.has_prompts_per_latent(), request.prompts_per_latent(),
        &plain.prompts_per_latent);
+  if (request.has_ablate_with_bos()) {
+    plain.ablate_with_bos = request.ablate_with_bos();
+  }
   return plain;
 }
 
@@ -249,35 +274,31 @@ StreamedAnswer<v1::RunResponse> ToProto(engine::RunAnswer answer,
   StreamedAnswer<v1::RunResponse> streamed;
   v1::RunResponse::Header* header = streamed.first.mutable_header();
   TensorCollector tensors;
-  for (auto& prompts : answer.variants) {
-    v1::RunResponse::Variant* variant = header->add_variants();
-    for (engine::RunAnswer::Shown& plain : prompts) {
-      v1::RunResponse::Shown* shown = variant->add_prompts();
-      tensors.Add(std::move(plain.loss), shown->mutable_loss());
-      tensors.Add(std::move(plain.logprob), shown->mutable_logprob());
-      tensors.Add(std::move(plain.rank), shown->mutable_rank());
-      tensors.Add(std::move(plain.top_tokens), shown->mutable_top_tokens());
-      tensors.Add(std::move(plain.top_logits), shown->mutable_top_logits());
-      for (engine::SparseArrays& rows : plain.features) {
-        v1::SparseRows* features = shown->add_features();
-        tensors.Add(std::move(rows.indptr), features->mutable_indptr());
-        tensors.Add(std::move(rows.indices), features->mutable_indices());
-        tensors.Add(std::move(rows.values), features->mutable_values());
-        features->set_columns(rows.columns);
-      }
-      for (engine::Array& values : plain.activations) {
-        tensors.Add(std::move(values), shown->add_activations());
-      }
-    }
+  header->set_variants(answer.variants);
+  tensors.Add(std::move(answer.loss), header->mutable_loss());
+  tensors.Add(std::move(answer.logprob), header->mutable_logprob());
+  tensors.Add(std::move(answer.rank), header->mutable_rank());
+  tensors.Add(std::move(answer.top_tokens), header->mutable_top_tokens());
+  tensors.Add(std::move(answer.top_logits), header->mutable_top_logits());
+  for (engine::SparseArrays& rows : answer.features) {
+    AddRows(std::move(rows), header->add_features(), &tensors);
   }
-  for (engine::Array& positions : answer.positions) {
-    tensors.Add(std::move(positions), header->add_positions());
+  for (engine::RunAnswer::Values& plain : answer.activations) {
+    v1::RunResponse::Values* values = header->add_activations();
+    values->set_hook(std::move(plain.hook));
+    values->mutable_shape()->Assign(plain.shape.begin(), plain.shape.end());
+    tensors.Add(std::move(plain.values), values->mutable_values());
   }
-  for (std::string& hook : answer.hooks) header->add_hooks(std::move(hook));
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  if (answer.boosts.has_value()) {
+    analysis::BoostTable& boosts = *answer.boosts;
+    tensors.Add(std::move(boosts.boosted_tokens),
+                header->mutable_boosted_tokens());
+    tensors.Add(std::move(boosts.boost), header->mutable_boost());
+    tensors.Add(std::move(boosts.deboosted_tokens),
+                header->mutable_deboosted_tokens());
+    tensors.Add(std::move(boosts.deboost), header->mutable_deboost());
+  }
+  return FinishRows(std::move(streamed), &tensors, &answer, total_seconds);
 }
 
 StreamedAnswer<v1::AblateResponse> ToProto(engine::AblateAnswer answer,
@@ -295,10 +316,16 @@ StreamedAnswer<v1::AblateResponse> ToProto(engine::AblateAnswer answer,
   tensors.Add(std::move(answer.base_logprob), header->mutable_base_logprob());
   tensors.Add(std::move(answer.base_rank), header->mutable_base_rank());
   tensors.Add(std::move(answer.position), header->mutable_position());
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  tensors.Add(std::move(answer.place), header->mutable_place());
+  if (answer.later) {
+    tensors.Add(std::move(answer.later_loss), header->mutable_later_loss());
+    tensors.Add(std::move(answer.losses), header->mutable_losses());
+    tensors.Add(std::move(answer.base_later_loss),
+                header->mutable_base_later_loss());
+    tensors.Add(std::move(answer.base_losses), header->mutable_base_losses());
+  }
+  return Finish(std::move(streamed), &tensors, answer.provenance,
+                total_seconds);
 }
 
 StreamedAnswer<v1::AblationTableResponse> ToProto(
@@ -314,10 +341,8 @@ StreamedAnswer<v1::AblationTableResponse> ToProto(
               header->mutable_mean_activation());
   tensors.Add(std::move(answer.share_active), header->mutable_share_active());
   tensors.Add(std::move(answer.prompts), header->mutable_prompts());
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  return Finish(std::move(streamed), &tensors, answer.provenance,
+                total_seconds);
 }
 
 }  // namespace cupola::service

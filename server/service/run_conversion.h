@@ -12,6 +12,11 @@
 
 namespace cupola::service {
 
+// One intervention of a request about `prompts` prompts; `field` names it in
+// errors. Takes the message apart.
+absl::StatusOr<engine::InterventionRequest> TakeIntervention(
+    v1::Intervention* message, size_t prompts, const std::string& field);
+
 absl::StatusOr<engine::RunRequest> FromProto(v1::RunRequest request);
 absl::StatusOr<engine::AblateRequest> FromProto(v1::AblateRequest request);
 absl::StatusOr<engine::AblationTableRequest> FromProto(

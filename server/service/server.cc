@@ -13,6 +13,7 @@
 #include "server/service/admin_service.h"
 #include "server/service/analysis_service.h"
 #include "server/service/catalog_service.h"
+#include "server/service/jobs_service.h"
 
 namespace cupola::service {
 namespace {
@@ -30,7 +31,8 @@ constexpr int kMinPingMilliseconds = 20'000;
 
 // The names a health check may ask for; "" is the whole server.
 constexpr const char* kHealthNames[] = {"", "cupola.v1.Analysis",
-                                        "cupola.v1.Catalog", "cupola.v1.Admin"};
+                                        "cupola.v1.Catalog", "cupola.v1.Admin",
+                                        "cupola.v1.Jobs"};
 
 // Linking gRPC's reflection is enough to switch it on, in every server of the
 // process; this switches it off in one.
@@ -60,7 +62,8 @@ class Server::Impl {
                      &executor_, options.version, options.torch_version},
         analysis_(environment_),
         catalog_(environment_),
-        admin_(environment_) {}
+        admin_(environment_),
+        jobs_(environment_) {}
 
   ~Impl() { Shutdown(); }
 
@@ -86,6 +89,7 @@ class Server::Impl {
     builder.RegisterService(&analysis_);
     builder.RegisterService(&catalog_);
     builder.RegisterService(&admin_);
+    builder.RegisterService(&jobs_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return absl::UnavailableError(absl::StrCat(
@@ -129,6 +133,7 @@ class Server::Impl {
   AnalysisService analysis_;
   CatalogService catalog_;
   AdminService admin_;
+  JobsService jobs_;
   int port_ = 0;
   bool stopped_ = false;
   std::unique_ptr<grpc::Server> server_;  // first to go

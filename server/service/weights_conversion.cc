@@ -16,11 +16,6 @@ using absl::InvalidArgumentError;
 using absl::StrCat;
 using Request = v1::LatentWeightsRequest;
 
-std::vector<int64_t> List(
-    const google::protobuf::RepeatedField<uint32_t>& values) {
-  return {values.begin(), values.end()};
-}
-
 absl::StatusOr<analysis::LatentSide> ToSide(v1::LatentSide side) {
   switch (side) {
     case v1::LATENT_SIDE_UNSPECIFIED:
@@ -38,7 +33,7 @@ absl::StatusOr<analysis::LatentSide> ToSide(v1::LatentSide side) {
 absl::StatusOr<analysis::LatentQuery> ToQuery(Request::Nearest* nearest) {
   analysis::NearestQuery query;
   ASSIGN_OR_RETURN(query.side, ToSide(nearest->side()));
-  query.latents = List(nearest->latents());
+  query.latents = ToIndices(nearest->latents());
   query.top_k = nearest->top_k();
   if (nearest->has_vectors()) {
     ASSIGN_OR_RETURN(query.vectors,
@@ -52,7 +47,7 @@ absl::StatusOr<analysis::LatentQuery> ToQuery(Request::Nearest* nearest) {
 absl::StatusOr<analysis::LatentQuery> ToQuery(const Request::Gram& gram) {
   analysis::GramQuery query;
   ASSIGN_OR_RETURN(query.side, ToSide(gram.side()));
-  query.latents = List(gram.latents());
+  query.latents = ToIndices(gram.latents());
   query.normalize = !gram.inner_products();
   query.threshold = gram.threshold();
   if (!std::isfinite(query.threshold) || query.threshold < 0) {
@@ -68,15 +63,15 @@ absl::StatusOr<analysis::LatentQuery> ToQuery(Request* request) {
       return ToQuery(request->mutable_nearest());
     case Request::kTokens: {
       const Request::Tokens& tokens = request->tokens();
-      return analysis::TokensQuery{.latents = List(tokens.latents()),
+      return analysis::TokensQuery{.latents = ToIndices(tokens.latents()),
                                    .top = tokens.top(),
                                    .bottom = tokens.bottom(),
                                    .gain = !tokens.without_gain()};
     }
     case Request::kLogits: {
       const Request::Logits& logits = request->logits();
-      return analysis::LogitsQuery{.tokens = List(logits.tokens()),
-                                   .incorrect = List(logits.incorrect()),
+      return analysis::LogitsQuery{.tokens = ToIndices(logits.tokens()),
+                                   .incorrect = ToIndices(logits.incorrect()),
                                    .gain = !logits.without_gain()};
     }
     case Request::kGram:
@@ -108,8 +103,8 @@ absl::StatusOr<engine::WeightRequest> FromProto(v1::WeightRequest request) {
   }
   RETURN_IF_ERROR(CheckName(request.name(), "name"));
   plain.name = std::move(*request.mutable_name());
-  plain.rows = List(request.rows());
-  plain.columns = List(request.columns());
+  plain.rows = ToIndices(request.rows());
+  plain.columns = ToIndices(request.columns());
   ASSIGN_OR_RETURN(plain.processing,
                    ProcessingFromProto(request.processing(), "processing"));
   return plain;
@@ -134,10 +129,8 @@ StreamedAnswer<v1::WeightResponse> ToProto(engine::WeightAnswer answer,
   TensorCollector tensors;
   tensors.Add(std::move(answer.values), header->mutable_values());
   tensors.Add(std::move(answer.shape), header->mutable_shape());
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  return Finish(std::move(streamed), &tensors, answer.provenance,
+                total_seconds);
 }
 
 StreamedAnswer<v1::LatentWeightsResponse> ToProto(
@@ -147,10 +140,8 @@ StreamedAnswer<v1::LatentWeightsResponse> ToProto(
   TensorCollector tensors;
   tensors.Add(std::move(answer.indices), header->mutable_indices());
   tensors.Add(std::move(answer.values), header->mutable_values());
-  streamed.pieces = tensors.Finish();
-  FillProvenance(answer.provenance, total_seconds, streamed.pieces,
-                 header->mutable_provenance());
-  return streamed;
+  return Finish(std::move(streamed), &tensors, answer.provenance,
+                total_seconds);
 }
 
 }  // namespace cupola::service

@@ -141,9 +141,67 @@ TEST(Intervention, FindsContradictions) {
   };
   EXPECT_TRUE(agree({0, 1}, {2}).ok());
   EXPECT_THAT(std::string(agree({0, 1}, {1, 2}).message()),
-              HasSubstr("b contradicts a"));
+              HasSubstr("b.positions: contradicts a"));
   set.change = Change::kAdd;
   EXPECT_TRUE(agree({0, 1}, {1, 2}).ok());
+}
+
+// A value as a request brings it, fitted to its point.
+Intervention Fitted(Change change, HookKind kind, const at::Tensor& value,
+                    std::vector<int64_t> heads = {},
+                    std::vector<int64_t> neurons = {}) {
+  Intervention intervention = Make(change, kind);
+  intervention.value = ToArray(value, storage::DType::kFloat32);
+  intervention.heads = std::move(heads);
+  intervention.neurons = std::move(neurons);
+  FitValue(Config(), &intervention);
+  return intervention;
+}
+
+TEST(Intervention, TakesARowPerPosition) {
+  const at::Tensor rows = at::arange(1, 13, at::kFloat).view({2, 3, 2});
+  const Intervention set = Fitted(Change::kSet, HookKind::kZ, rows);
+  ASSERT_TRUE(set.per_position);
+  ASSERT_TRUE(CheckIntervention(set, nullptr, Config(), "x").ok());
+  const std::vector<std::vector<RowEdit>> edits = {
+      {{&set, {1, 3}, {}, {1, 0}}}};
+  const Dictionaries none;
+  Edits both(none, edits);
+  at::Tensor x = at::zeros({1, 4, 3, 2});
+  ASSERT_TRUE(both.Apply(set.hook, &x).ok());
+  EXPECT_TRUE(at::equal(x[0][1], rows[1]));
+  EXPECT_TRUE(at::equal(x[0][3], rows[0]));
+  EXPECT_EQ(x[0][0].abs().sum().item<float>(), 0);
+  // Projected out, each position has a direction of its own.
+  const Intervention out = Fitted(Change::kProjectOut, HookKind::kZ, rows);
+  const std::vector<std::vector<RowEdit>> projected = {
+      {{&out, {0, 2}, {}, {0, 1}}}};
+  Edits apart(none, projected);
+  x = at::randn({1, 4, 3, 2});
+  ASSERT_TRUE(apart.Apply(out.hook, &x).ok());
+  EXPECT_LT(x[0][0].flatten().dot(rows[0].flatten()).abs().item<float>(), 1e-4);
+  EXPECT_LT(x[0][2].flatten().dot(rows[1].flatten()).abs().item<float>(), 1e-4);
+}
+
+TEST(Intervention, NarrowsAValueOfTheWholePoint) {
+  const at::Tensor whole = at::arange(6, at::kFloat).view({3, 2});
+  const auto value = [](const Intervention& intervention) {
+    return ViewOf(intervention.value).clone();
+  };
+  Intervention one = Fitted(Change::kSet, HookKind::kZ, whole, {2, 0}, {1});
+  EXPECT_TRUE(at::equal(value(one), at::tensor({5.f, 1.f})));
+  EXPECT_FALSE(one.per_position);
+  const at::Tensor rows = at::stack({whole, whole + 10});
+  one = Fitted(Change::kAdd, HookKind::kZ, rows, {1});
+  EXPECT_TRUE(one.per_position);
+  EXPECT_TRUE(at::equal(value(one), rows.narrow(1, 1, 1)));
+  // One row is one value; what does not fit is refused, not cut.
+  one = Fitted(Change::kSet, HookKind::kResidPre, at::ones({1, 6}));
+  EXPECT_FALSE(one.per_position);
+  one = Fitted(Change::kSet, HookKind::kResidPre, at::ones({2, 5}));
+  EXPECT_THAT(
+      std::string(CheckIntervention(one, nullptr, Config(), "i").message()),
+      HasSubstr("i.value: 10 numbers"));
 }
 
 TEST(Intervention, IdentityTellsThemApart) {
@@ -153,7 +211,7 @@ TEST(Intervention, IdentityTellsThemApart) {
     return hasher.Finish();
   };
   const Intervention base = Make(Change::kAdd, HookKind::kZ, {1, 2});
-  std::vector<Intervention> others(7, base);
+  std::vector<Intervention> others(9, base);
   others[0].change = Change::kSet;
   others[1].hook.layer = 0;
   others[2].heads = {1};
@@ -161,6 +219,8 @@ TEST(Intervention, IdentityTellsThemApart) {
   others[4].factor = 2;
   others[5].value.bytes[0] ^= 1;
   others[6].keep_error = false;
+  others[7].per_position = true;
+  others[8].value.shape = {2, 1};
   for (const Intervention& other : others) {
     EXPECT_NE(identity(base), identity(other));
   }

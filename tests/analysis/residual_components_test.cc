@@ -21,7 +21,7 @@ model::ModelConfig Config(bool parallel = false) {
 }
 
 Decomposition At(ComponentLevel level, int layer, bool mlp_input = false) {
-  return {.level = level, .layer = layer, .mlp_input = mlp_input, .split = {}};
+  return {.level = level, .layer = layer, .mlp_input = mlp_input, .splits = {}};
 }
 
 TEST(ResidualComponents, HaveTransformerLensLabels) {
@@ -50,15 +50,43 @@ TEST(ResidualComponents, LeaveOutTheAttentionThatAParallelMlpDoesNotRead) {
 
 TEST(ResidualComponents, SplitAtAResidualReplacesAllBefore) {
   Decomposition d = At(ComponentLevel::kLayers, 2);
-  d.split = model::HookPoint{kResidMid, 0};
+  d.splits = {{kResidMid, 0}};
   EXPECT_THAT(ComponentLabels(d, Config()),
               ElementsAre("0_mid_reconstruction", "0_mid_error", "0_mlp_out",
                           "1_attn_out", "1_mlp_out"));
-  d.split = model::HookPoint{kMlpPost, 0};
+  d.splits = {{kMlpPost, 0}};
   EXPECT_THAT(ComponentLabels(d, Config()),
               ElementsAre("embed", "pos_embed", "0_attn_out",
                           "0_mlp_out_reconstruction", "0_mlp_out_error",
                           "1_attn_out", "1_mlp_out"));
+}
+
+TEST(ResidualComponents, SplitAtEveryLevelAndSeveralTimes) {
+  Decomposition d = At(ComponentLevel::kHeads, 2);
+  d.splits = {{kZ, 1}, {kMlpOut, 0}};
+  EXPECT_TRUE(CheckDecomposition(d, Config()).ok());
+  EXPECT_THAT(ComponentLabels(d, Config()),
+              ElementsAre("L0H0", "L0H1", "1_attn_out_reconstruction",
+                          "1_attn_out_error", "0_mlp_out_reconstruction",
+                          "0_mlp_out_error", "1_mlp_out", "embed", "pos_embed",
+                          "bias"));
+  d = At(ComponentLevel::kNeurons, 2);
+  d.splits = {{kResidPost, 0}, {kMlpPost, 1}};
+  EXPECT_TRUE(CheckDecomposition(d, Config()).ok());
+  EXPECT_THAT(
+      ComponentLabels(d, Config()),
+      ElementsAre("0_post_reconstruction", "0_post_error", "L1H0", "L1H1",
+                  "1_mlp_out_reconstruction", "1_mlp_out_error", "bias"));
+  EXPECT_EQ(ComponentCount(d, Config()), 7);
+  // What one dictionary stands for is no component for another.
+  for (const model::HookPoint& second :
+       {model::HookPoint{kMlpOut, 1}, model::HookPoint{kAttnOut, 0},
+        model::HookPoint{kResidPost, 1}}) {
+    d.splits = {{kMlpPost, 1}, second};
+    if (second.kind == kAttnOut) d.splits[0] = {kResidPost, 0};
+    EXPECT_THAT(std::string(CheckDecomposition(d, Config()).message()),
+                HasSubstr("split_dictionaries[1]"));
+  }
 }
 
 TEST(ResidualComponents, RefuseWhatTheResidualLacks) {
@@ -73,26 +101,30 @@ TEST(ResidualComponents, RefuseWhatTheResidualLacks) {
   for (const model::HookPoint later :
        {model::HookPoint{kAttnOut, 1}, model::HookPoint{kResidPost, 1},
         model::HookPoint{kQ, 0}}) {
-    d.split = later;
+    d.splits = {later};
     EXPECT_THAT(message(d), HasSubstr(model::HookName(later)));
   }
 }
 
 TEST(Attribution, IdentityTellsQuestionsApart) {
   AttributionQuery query;
-  query.tokens = {1, 2};
+  query.tokens = 2;
   const auto identity = [](const AttributionQuery& q) {
-    return AttributionAnalysis::Identity({}, dictionary::Half::kIn, q);
+    return AttributionAnalysis::Identity(
+        {}, dictionary::Half::kIn,
+        std::vector<storage::Digest>(q.decomposition.splits.size()), q);
   };
   const auto base = identity(query);
-  std::vector<AttributionQuery> others(7, query);
-  others[0].tokens = {2, 1};
-  others[1].incorrect = {1, 2};
+  std::vector<AttributionQuery> others(9, query);
+  others[0].tokens = 1;
+  others[1].differences = true;
   others[2].gain = false;
   others[3].decomposition.level = ComponentLevel::kHeads;
   others[4].decomposition.layer = 1;
   others[5].decomposition.mlp_input = true;
-  others[6].decomposition.split = model::HookPoint{kMlpOut, 0};
+  others[6].decomposition.splits = {{kMlpOut, 0}};
+  others[7].mean = true;
+  others[8].reference.bytes = "mean";
   for (const AttributionQuery& other : others) EXPECT_NE(identity(other), base);
   EXPECT_EQ(identity(query), base);
 }

@@ -20,4 +20,6 @@ say
 say
 "$PYTHON" tests/bench/ablation_vs_peer.py
 say
+"$PYTHON" tests/bench/generate_vs_peer.py
+say
 "$PYTHON" tests/bench/footprint.py

@@ -37,5 +37,12 @@ TEST(FormBatch, ALongerPartMayJoinWhileLittleIsWasted) {
   EXPECT_THAT(FormBatch({{1, 40}, {1, 100}}, 1000), ElementsAre(0));
 }
 
+TEST(FormBatch, AJobsPartsComeWhenThereAreNoOthers) {
+  EXPECT_THAT(FormBatch({{1, 10, true}, {2, 10}, {1, 10, true}, {2, 10}}, 100),
+              ElementsAre(1, 3));
+  EXPECT_THAT(FormBatch({{1, 10, true}, {3, 10, true}, {1, 10, true}}, 100),
+              ElementsAre(0, 2));
+}
+
 }  // namespace
 }  // namespace cupola::engine

@@ -1,13 +1,27 @@
 #include "server/engine/device_queue.h"
 
+#include <memory>
+#include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace cupola::engine {
 namespace {
+
+// The queue looks at no more of it than its kind.
+class NoAnalysis : public analysis::Analysis {
+ public:
+  std::set<model::HookPoint> captures() const override { return {}; }
+  absl::StatusOr<std::vector<std::vector<storage::Array>>> Run(
+      const analysis::Pass&,
+      const std::vector<analysis::Placed>&) const override {
+    return absl::UnimplementedError("");
+  }
+};
 
 // A part of `rows` input rows that notes how it ended.
 struct Probe {
@@ -19,6 +33,8 @@ Part MakePart(int64_t rows, Probe* probe) {
   auto sequence = std::make_shared<analysis::Sequence>();
   sequence->inputs.shape = {rows, 1};
   Part part;
+  static const auto none = std::make_shared<const NoAnalysis>();
+  part.analysis = none;
   part.sequence = std::move(sequence);
   part.done = [probe](auto record, PartTiming) {
     probe->code = record.status().code();
@@ -97,6 +113,27 @@ TEST(DeviceQueue, CloseEndsWhatWaitsAndWakesTheWorker) {
   EXPECT_EQ(queue.Push(Parts(MakePart(1, &probe))).code(),
             absl::StatusCode::kUnavailable);
   EXPECT_EQ(probe.calls, 1);
+}
+
+TEST(DeviceQueue, AJobsPartsGoBehindAndByThemselves) {
+  DeviceQueue queue(10, 100);
+  Probe probe;
+  queue.HoldForTesting(true);
+  for (bool bulk : {true, true, false}) {
+    Part part = MakePart(10, &probe);
+    part.context.bulk = bulk;
+    if (bulk) part.analysis = std::make_shared<const NoAnalysis>();
+    ASSERT_TRUE(queue.Push(Parts(std::move(part))).ok());
+  }
+  queue.HoldForTesting(false);
+  std::vector<Part> first = queue.PopBatch();
+  ASSERT_EQ(first.size(), 1u);
+  EXPECT_FALSE(first[0].context.bulk);
+  // While the worker has other steps to do, a job waits.
+  EXPECT_TRUE(queue.PopBatch({.wait = false}).empty());
+  // Two chunks are two batches.
+  EXPECT_EQ(queue.PopBatch().size(), 1u);
+  EXPECT_EQ(queue.PopBatch().size(), 1u);
 }
 
 }  // namespace

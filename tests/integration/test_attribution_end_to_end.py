@@ -5,6 +5,7 @@ import json
 import cupola
 import numpy as np
 import pytest
+import tl_oracle
 import torch
 from harness.lens import FAMILIES, PROCESSINGS, hooked, prompts_for
 from harness.server import Server, catalog_text
@@ -115,6 +116,19 @@ def test_logit_attributions(client, family, processing):
         close(answer.values.sum(1) + answer.bias, difference, scale)
 
 
+@both_processings
+@pytest.mark.parametrize("family", sorted(tl_oracle.UNSUPPORTED))
+def test_what_transformer_lens_lacks_sums_to_the_logit_as_well(client, family, processing):
+    model = client.model(family, processing)
+    prompts = prompts_for(family)
+    lens = model.logit_lens(prompts, TOKENS)
+    final = lens.logits[:, -1]
+    for level in ("layers", "heads", "neurons"):
+        answer = model.attribute(prompts, TOKENS, level=level)
+        close(answer.result, final)
+        close(answer.values.sum(1) + answer.bias, final)
+
+
 def test_positions_means_and_tables(client):
     model = client.model("gpt2", "folded")
     prompts = prompts_for("gpt2")
@@ -142,7 +156,49 @@ def test_positions_means_and_tables(client):
     assert not model.attribute(prompts, TOKENS, level="layers", positions=-1).from_cache
 
 
-def test_command_line(server, client):
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_each_prompt_may_have_its_own_tokens(client, family):
+    """A list per prompt says what each prompt by itself says."""
+    model = client.model(family, "raw")
+    prompts = prompts_for(family)
+    right, wrong = [[11, 3], [250, 0], [5, 5]], [[2, 7], [9, 1], [4, 8]]
+    for level in ("layers", "heads", "neurons"):
+        answer = model.attribute(prompts, right, wrong, level=level)
+        apart = [
+            model.attribute([ids], a, b, level=level)
+            for ids, a, b in zip(prompts, right, wrong)
+        ]
+        scale = np.abs(answer.total).max()
+        close(answer.values, np.concatenate([one.values for one in apart]), scale)
+        close(answer.total, np.concatenate([one.total for one in apart]), scale)
+        close(answer.bias, np.concatenate([one.bias for one in apart]), scale)
+        close(answer.values.sum(1), answer.total, scale)
+        assert answer.targets == ["0 - 0", "1 - 1"]
+        mean = model.attribute(prompts, right, wrong, level=level, mean=True)
+        close(mean.values[0], answer.values.mean(0), scale)
+        close(mean.result[0], answer.result.mean(0), scale)
+    # The incorrect tokens may be the same for all, and the correct ones too.
+    shared = model.attribute(prompts, right, [2, 7])
+    close(shared.values[-1], model.attribute([prompts[2]], right[2], [2, 7]).values[-1])
+    known = model.attribute(prompts[:1], right[0], wrong[0], level="heads")
+    assert known.from_cache  # whatever the other prompts ask
+
+
+def test_a_mean_may_be_of_more_rows_than_an_answer_holds(client):
+    model = client.model("gpt2")
+    prompts = [[1 + i % 200] * 60 for i in range(800)]
+    with pytest.raises(cupola.ResourceExhausted, match="bytes"):
+        model.attribute(prompts, level="neurons")
+    many = model.attribute(prompts, level="neurons", mean=True)
+    assert many.values.shape == (1, len(many.components), D_MODEL)
+    # Every text comes four times: the mean is that of the 200 different ones.
+    few = model.attribute(prompts[:200], level="neurons", mean=True)
+    close(many.values, few.values)
+    layers = model.attribute(prompts[:200])
+    close(many.values.sum(1)[0], layers.total.mean(0), np.abs(layers.total).max())
+
+
+def test_command_line(zoo, server, client):
     from cupola.cli import app
     from typer.testing import CliRunner
 
@@ -157,6 +213,13 @@ def test_command_line(server, client):
     told = json.loads(run("--token", "a", "--json").output)
     assert told["logit"] == pytest.approx(float(answer.result[0, 0]))
     assert list(told["components"]) == answer.components
+    name = next(n for n in zoo.dictionaries if n.startswith("gpt2/"))
+    told = json.loads(run("--latent", "3", "--dictionary", name, "--json").output)
+    answer = client.model("gpt2").attribute(
+        "the thin hat", latents=3, dictionary=name, positions=-1
+    )
+    assert told["pre_activation"] == pytest.approx(float(answer.result[0, 0]))
+    assert run("--token", "a", "--latent", "3").exit_code == 2
     wrong = run("--token", "the thin")
     assert wrong.exit_code == 2 and "not one" in wrong.output
 
@@ -329,6 +392,76 @@ def test_a_dictionary_and_its_error_as_components(placed, family, name, processi
 
 @both_processings
 @pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("level", ["layers", "heads", "neurons"])
+def test_several_dictionaries_at_every_level(placed, family, level, processing):
+    """Each stands for its component, and all still sum to the logit."""
+    client, _ = placed
+    prompts = prompts_for(family)
+    model = client.model(family, processing)
+    whole = model.attribute(prompts, TOKENS, level=level)
+    layers = model.attribute(prompts, TOKENS)
+    scale = np.abs(whole.total).max()
+    for names in (["z", "neurons"], ["mlp_out", "attn_out"], ["pre", "mlp_out"], ["post"]):
+        split = model.attribute(
+            prompts, TOKENS, level=level,
+            split_dictionary=[f"{family}/{name}" for name in names],
+        )
+        close(split.total, whole.total)
+        close(split.values.sum(1), whole.total, scale)
+        left = [c for c in split.components if not c.endswith(("_reconstruction", "_error"))]
+        assert len(split.components) - len(left) == 2 * len(names)
+        # What is not split keeps its row; a bias loses what went into a component.
+        for i, component in enumerate(split.components):
+            if component in whole.components and component != "bias":
+                close(split.values[:, i], whole[component], scale)
+        for name, label in (("z", "1_attn_out"), ("attn_out", "1_attn_out"),
+                            ("neurons", "1_mlp_out"), ("mlp_out", "1_mlp_out")):
+            if name in names:
+                both = split[f"{label}_reconstruction"] + split[f"{label}_error"]
+                close(both, layers[label], scale)
+        if level != "layers" and "pre" in names:
+            assert not any(c.startswith(("L0", "0_")) for c in split.components)
+            assert any(c.startswith("L1H") for c in split.components)
+
+
+def test_latents_of_one_dictionary_and_the_error_of_another(placed):
+    client, _ = placed
+    model = client.model("gpt2", "raw")
+    prompts = prompts_for("gpt2")
+    asked = dict(latents=[0, 7], dictionary="gpt2/post")
+    whole = model.attribute(prompts, **asked)
+    split = model.attribute(prompts, split_dictionary="gpt2/mlp_out", **asked)
+    close(split.result, whole.result)
+    close(split.values.sum(1), whole.total, np.abs(whole.total).max())
+    assert "1_mlp_out_error" in split.components
+    assert whole.provenance.dictionary == split.provenance.dictionary == "gpt2/post"
+
+
+@both_processings
+@pytest.mark.parametrize("family", MODELS)
+def test_attention_attributions_by_head(placed, family, processing):
+    client, folders = placed
+    prompts = prompts_for(family)
+    sae = make_dictionaries.load(folders[f"{family}/z"])
+    model = client.model(family, processing)
+    asked = dict(latents=[3, 8], dictionary=f"{family}/z")
+    answer = model.attribute(prompts, level="heads", **asked)
+    parts = []
+    for lens, _, cache in caches(family, processing):
+        z = cache["blocks.1.attn.hook_z"][0]
+        W = sae.W_enc[:, [3, 8]].reshape(lens.cfg.n_heads, lens.cfg.d_head, 2)
+        parts.append(torch.einsum("she,hef->shf", z, W))
+    assert answer.components == [f"L1H{i}" for i in range(parts[0].shape[1])]
+    close(answer.values, torch.cat(parts))
+    close(answer.values.sum(1), answer.total)
+    by_source = model.attribute(prompts, **asked)
+    close(answer.result, by_source.result)
+    mean = model.attribute(prompts, level="heads", mean=True, **asked)
+    close(mean.values[0], answer.values.mean(0))
+
+
+@both_processings
+@pytest.mark.parametrize("family", MODELS)
 def test_attention_attributions(placed, family, processing):
     """By hand, in the naive order; they sum to the pre-activation."""
     client, folders = placed
@@ -403,6 +536,22 @@ def test_neuron_attributions(placed, family, level, processing):
     )
     filled = torch.where(fires, onto, torch.from_numpy(reference))
     close(answer.values, filled @ columns)
+    # By the server: over each reference prompt's positions, then over these.
+    others = [ids[::-1] + [5] * 4 for ids in prompts[:2]]
+    means = []
+    for ids in others:
+        _, cache = lens.run_with_cache(torch.tensor([ids]))
+        means.append((stack(cache)[:, 0] @ W_in).mean(1))
+    assert len({len(ids) for ids in others}) == 2
+    answer = model.attribute(
+        prompts, latents=latents, dictionary=name, level=level, reference=others
+    )
+    close(answer.values, torch.where(fires, onto, torch.stack(means).mean(0)) @ columns)
+    last = model.attribute(
+        prompts, latents=latents, dictionary=name, level=level, reference=others,
+        reference_positions=-1,
+    )
+    assert np.abs(last.values - answer.values).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -421,7 +570,33 @@ def test_neuron_attributions(placed, family, level, processing):
         (lambda m, p: m.attribute(p, latents=[999], dictionary="gpt2/pre"), ["999", "203"]),
         (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/mlp_out"),
          ["hook_mlp_out", "hook_resid_pre"]),
-        (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/z", mean=True), ["mean"]),
+        (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/z", mean=True), ["mean", "HEADS"]),
+        (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/z", level="neurons"),
+         ["level is NEURONS", "HEADS"]),
+        (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/z", split_dictionary="gpt2/pre"),
+         ["split_dictionaries", "source positions"]),
+        (lambda m, p: m.attribute(p, [[1], [2]]), ["tokens has 2 lists", "3"]),
+        (lambda m, p: m.attribute(p, [[1], [2, 3], [4]]), ["tokens[1] has 2", "1"]),
+        (lambda m, p: m.attribute(p, [[1], [2], [300]]), ["tokens[2]: 300", "299"]),
+        (lambda m, p: m.attribute(p, [1], [[1], [2]]), ["incorrect has 2 lists", "3"]),
+        (lambda m, p: m.attribute(p, [1, [2]]), ["tokens", "not both"]),
+        (lambda m, p: m.attribute(p, []), ["logits.tokens"]),
+        (lambda m, p: m.attribute(p, [1], mlp_input=True), ["mlp_input"]),
+        (lambda m, p: m.attribute(p, [1], split_dictionary=["gpt2/pre", "gpt2/pre"]),
+         ["split_dictionaries[1]", "hook_resid_pre"]),
+        (lambda m, p: m.attribute(p, [1], split_dictionary=["gpt2/mlp_out", "gpt2/post"]),
+         ["split_dictionaries[1]", "hook_resid_post"]),
+        (lambda m, p: m.attribute(p, [1], split_dictionary=["gpt2/pre", "llama/pre"]),
+         ["split_dictionaries[1]", "llama"]),
+        (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/pre", reference=p),
+         ["latents.reference", "mlp.hook_post"]),
+        (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/neurons", reference=[[]]),
+         ["latents.reference", "empty"]),
+        (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/neurons", reference=[[300]]),
+         ["latents.reference", "300"]),
+        (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/neurons", reference=p,
+                                  inactive=np.ones((5, 128))), ["latents.inactive", "contradict"]),
+        (lambda m, p: m.attribute(p, [1], reference=p), ["reference", "latents"]),
         (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/pre", inactive=np.ones((5, 128))),
          ["inactive", "mlp.hook_post"]),
         (lambda m, p: m.attribute(p, latents=[1], dictionary="gpt2/neurons", inactive=np.ones((4, 128))),
@@ -433,8 +608,6 @@ def test_neuron_attributions(placed, family, level, processing):
          ["hook_resid_post", "hook_resid_pre"]),
         (lambda m, p: m.attribute(p, [1], dictionary="gpt2/normalized", split_dictionary=True),
          ["hook_normalized"]),
-        (lambda m, p: m.attribute(p, [1], dictionary="gpt2/pre", split_dictionary=True, level="heads"),
-         ["split_dictionary", "LAYERS"]),
         (lambda m, p: m.attribute(p, vectors=np.ones((1, 5))), ["32"]),
         (lambda m, p: m.attribute(p, [1], apply_norm=True), ["apply_norm"]),
         (lambda m, p: m.attribute(p, [1], positions=[99]), ["99"]),

@@ -27,9 +27,9 @@ COMBINATIONS = [c for c in combinations() if c[0] not in tl_oracle.UNSUPPORTED]
 
 
 @functools.lru_cache(maxsize=2)
-def model_of(family):
+def model_of(family, processing):
     torch.set_grad_enabled(False)
-    model = tl_oracle.hooked(family, make_models.build(family), False)
+    model = tl_oracle.hooked(family, make_models.build(family), processing == "folded")
     model.cfg.dtype = torch.float64
     return model.to(torch.float64)
 
@@ -37,8 +37,8 @@ def model_of(family):
 class Oracle:
     """A prompt's losses with a change of the dictionary's latents by hand."""
 
-    def __init__(self, family, architecture, folder):
-        self.model = model_of(family)
+    def __init__(self, family, processing, architecture, folder):
+        self.model = model_of(family, processing)
         self.sae = make_dictionaries.load(folder).to(dtype=torch.float64)
         self.transcoder = make_dictionaries.is_transcoder(architecture)
 
@@ -109,12 +109,14 @@ class Oracle:
         return change
 
 
-@pytest.fixture(params=COMBINATIONS, ids="-".join)
+@pytest.fixture(
+    params=[(*c, p) for c in COMBINATIONS for p in ("raw", "folded")], ids="-".join
+)
 def subject(request, zoo, client):
-    family, architecture = request.param
+    family, architecture, processing = request.param
     name = f"{family}/{architecture}"
-    oracle = Oracle(family, architecture, zoo.dictionaries[name][1])
-    return oracle, client.dictionary(name, "raw"), client.model(family)
+    oracle = Oracle(family, processing, architecture, zoo.dictionaries[name][1])
+    return oracle, client.dictionary(name, processing), client.model(family, processing)
 
 
 def clear_prompts(oracle, position):
@@ -182,6 +184,115 @@ def test_ablations_equal_hooks(subject, mode):
             full = oracle.log_probs(ids, position, oracle.without_error({}))[position]
             assert abs(rows.reconstructed_loss.iloc[0] + full[ids[-1]]) <= LOSS_TOLERANCE
     assert np.abs(found.loss_increase).max() > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["subtract", "reconstruct"])
+def test_ablations_everywhere_and_all_later_losses(subject, mode):
+    oracle, sae, _ = subject
+    make = oracle.with_error if mode == "subtract" else oracle.without_error
+    position = 3
+    prompts = [
+        ids for ids in PROMPTS if all(oracle.decided(ids, p) for p in range(len(ids)))
+    ]
+    if not prompts:
+        pytest.skip("rounding decides a latent of every prompt")
+    # Two prompts of different lengths, where there are.
+    prompts = sorted(prompts, key=len)[:: max(1, len(prompts) - 1)]
+    acts = oracle.activations(prompts[0])
+    latents = sorted({int(acts[position].argmax()), 0})
+    later = sae.ablate(prompts, latents, position, mode, later=True)
+    every = sae.ablate(prompts, latents, None, mode, answers=5, later=True)
+    assert later.latent.tolist() == latents * len(prompts) == every.latent.tolist()
+    assert (every.position == -1).all() and (later.position == position).all()
+    for row, (prompt, latent) in enumerate(zip(later.prompt, later.latent)):
+        ids = prompts[prompt]
+        clean, n = oracle.loss(ids), len(ids) - 1
+        here = oracle.loss(ids, position, make({latent: 0.0}))
+        found = later.losses[row]
+        assert np.isnan(found[n:]).all()
+        assert np.abs(found[:n] - here).max() <= LOSS_TOLERANCE
+        assert abs(later.later_loss[row] - here[position:].mean()) <= LOSS_TOLERANCE
+        assert abs(later.loss[row] - here[position]) <= LOSS_TOLERANCE
+        assert np.abs(later.clean_losses[row][:n] - clean).max() <= LOSS_TOLERANCE
+        logprob = oracle.log_probs(ids, None, make({latent: 0.0}))
+        there = oracle.loss(ids, None, make({latent: 0.0}))
+        assert abs(every.loss[row] - there.mean()) <= LOSS_TOLERANCE
+        assert abs(every.later_loss[row] - there.mean()) <= LOSS_TOLERANCE
+        assert abs(every.clean_loss[row] - clean.mean()) <= LOSS_TOLERANCE
+        assert np.abs(every.losses[row][:n] - there).max() <= LOSS_TOLERANCE
+        assert abs(every.logprob[row] - logprob[-2, 5]) <= LOSS_TOLERANCE
+        largest = oracle.activations(ids)[:, latent].max().item()
+        assert abs(every.activation[row] - largest) <= TOLERANCE * max(1, largest)
+        if mode == "reconstruct":
+            full = oracle.loss(ids, None, oracle.without_error({}))
+            assert abs(every.reconstructed_loss[row] - full.mean()) <= LOSS_TOLERANCE
+            full = oracle.loss(ids, position, oracle.without_error({}))
+            assert np.abs(later.reconstructed_losses[row][:n] - full).max() <= LOSS_TOLERANCE
+    assert np.abs(every.loss_increase).max() > 1e-4
+
+
+def test_latents_at_their_own_positions(zoo, client):
+    """Rows of a table of features, in any order, equal ablations one by one."""
+    name = next(n for n in zoo.dictionaries if n.endswith("/standard"))
+    sae = client.dictionary(name)
+    table = sae.features(PROMPTS).to_dataframe()
+    last = table.prompt.map(lambda p: len(PROMPTS[p]) - 1)
+    chosen = table[table.position < last].sample(24, random_state=0)
+    found = sae.ablate(PROMPTS, targets=chosen, later=True).to_dataframe()
+    keys = ["prompt", "position", "latent"]
+    expected = chosen.sort_values(keys).reset_index(drop=True)
+    assert found[keys].astype(int).equals(expected[keys].astype(int))
+    np.testing.assert_allclose(found.activation, expected.activation, rtol=1e-5)
+    for _, row in found.iloc[::5].iterrows():
+        one = sae.ablate(
+            [PROMPTS[int(row.prompt)]], int(row.latent), int(row.position), later=True
+        )
+        assert abs(one.loss[0] - row.loss) <= 1e-5
+        assert abs(one.later_loss[0] - row.later_loss) <= 1e-5
+    assert np.abs(found.later_loss - found.clean_later_loss).max() > 1e-4
+    # Without any in a prompt.
+    some = sae.ablate(PROMPTS, targets=[[1, 2, 0], [1, 2, 5]], later=True)
+    assert some.prompt.tolist() == [1, 1] and some.losses.shape == (2, 11)
+
+
+def test_several_positions_and_some_together(zoo, client):
+    name = next(n for n in zoo.dictionaries if n.endswith("/standard"))
+    sae, model = client.dictionary(name), client.model(name.split("/")[0])
+    both = sae.ablate(PROMPTS, position=[5, 2]).to_dataframe()
+    for position in (2, 5):
+        one = sae.ablate(PROMPTS, position=position).to_dataframe()
+        mine = both[both.position == position].reset_index(drop=True)
+        assert mine.latent.tolist() == one.latent.tolist()
+        np.testing.assert_allclose(mine.loss, one.loss, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(mine.clean_loss, one.clean_loss, rtol=0, atol=1e-5)
+    latent = int(both.latent[0])
+    found = sae.ablate(PROMPTS, latent, position=[5, 2], together=True)
+    run = model.run(
+        PROMPTS, [cupola.SubtractLatents(sae, latent, [2, 5])], loss="mean"
+    )
+    np.testing.assert_allclose(found.loss, run.loss, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.clean_loss, run.loss.clean, rtol=0, atol=1e-5)
+
+
+def test_a_table_ablates_with_a_bos_of_its_own(zoo, client):
+    """Activations with BOS, ablations without, as a published table has it."""
+    name = next(n for n in zoo.dictionaries if n.endswith("/standard"))
+    sae = client.dictionary(name)
+    words = "the thin hat of a big red cat sat on that mat and ran".split()
+    texts = [" ".join(GENERATOR.permutation(words)[:8]) for _ in range(12)]
+    bare = dict(prepend_bos=True, min_share=0.1, max_latents=4)
+    table = sae.ablation_table(texts, ablate_with_bos=False, **bare)
+    same = sae.ablation_table(texts, ablate_with_bos=True, **bare)
+    plain = sae.ablation_table(texts, **bare)
+    assert same.equals(plain) and len(table)
+    assert set(table.latent) == set(plain.latent)
+    features = sae.features(texts, prepend_bos=True, positions=-2).csr.toarray()
+    for _, row in table.iterrows():
+        latent = int(row.latent)
+        some = [t for t, a in zip(texts, features[:, latent]) if a > 0.1]
+        found = sae.ablate(some, latent, prepend_bos=False)
+        assert row.prompts == len(some)
+        assert abs(found.loss_increase.mean() - row.loss_increase) <= LOSS_TOLERANCE
 
 
 def test_given_latents_and_positions(zoo, client):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from harness.lens import FAMILIES, PROCESSINGS, hooked, prompts_for
 from harness.zoo import HOOK, HOOK_OUT, make_dictionaries
+from sae_lens.evals import ExplainedVarianceCalculator
 
 TOLERANCE = 5e-5
 LOSS_TOLERANCE = 1e-4
@@ -70,7 +71,10 @@ def test_everywhere(zoo, client, family, processing, which):
     assert np.abs(answer.squared_error - error.numpy()).max() <= 2 * close
     spread = (x - x.mean(0)).double().square().sum()
     assert answer.fvu == pytest.approx((error.sum() / spread).item(), rel=1e-4)
-    assert answer.explained_variance == pytest.approx(1 - answer.fvu)
+    saelens = ExplainedVarianceCalculator()
+    saelens.add_batch(output, x)
+    explained = saelens.compute()
+    assert answer.explained_variance == pytest.approx(explained, rel=1e-4, abs=1e-5)
     assert answer.mean_squared_error == pytest.approx(error.mean().item() / x.shape[1], rel=1e-4)
     assert answer.loss_prompt.tolist() == [0] * 8 + [1] * 3 + [2] * 13
     assert answer.loss_position.tolist() == [*range(8), *range(3), *range(13)]

@@ -1,5 +1,7 @@
 """Bad interventions and ablations: refused by index and field."""
 
+import re
+
 import cupola
 import numpy as np
 import pytest
@@ -34,6 +36,11 @@ def refused(call, *words):
         (cupola.Zero(Z, neurons=[8]), [".neurons: 8 is not below 8"]),
         (cupola.Zero(Z, heads=[1, 1]), [".heads: 1 comes twice"]),
         (cupola.Set(RESID, np.ones(31)), [".value: 31 numbers", "1 or 32"]),
+        (cupola.Set(RESID, np.ones((2, 31)), [0, 1]), [".value: 62 numbers"]),
+        (cupola.Set(RESID, np.ones((3, 32)), [0, 1]), [".value: 3 rows for 2 positions"]),
+        (cupola.Add(RESID, np.ones((2, 32)), positions=[1, 1]), [".positions: 1 comes twice"]),
+        (cupola.ProjectOut(RESID, np.eye(32)[:2] * [[1], [0]], [0, 1]), [".value: all zero"]),
+        (cupola.Mean(RESID, "no such mean"), [".value", "no such mean", "no stored mean"]),
         (cupola.Add(RESID, [np.nan]), [".value", "not finite"]),
         (cupola.Add(RESID, 1.0, np.inf), [".scale"]),
         (cupola.Scale(RESID, np.nan), [".factor"]),
@@ -81,12 +88,21 @@ def test_a_dictionary_of_another_model(subject, zoo):
 def test_interventions_that_contradict(subject):
     model, sae = subject
     both = [cupola.Zero(RESID, [0, 2]), cupola.Set(RESID, 1.0, [1, 2])]
-    refused(lambda: model.run(PROMPTS, both), "interventions[1]", "interventions[0]", "2")
+    refused(lambda: model.run(PROMPTS, both), "interventions[1].positions: contradicts",
+            "interventions[0]", "2")
+    for first, second in [
+        (cupola.Set(RESID, 1.0), cupola.Set("resid_pre1", 1.0, -1)),
+        (cupola.Mean(RESID, np.ones(32)), cupola.Patch(RESID, PROMPTS)),
+        (cupola.Reconstruct(sae, positions=1), cupola.Zero(sae.info.hook_out, 1)),
+        (cupola.Reconstruct(sae, positions=[1]), cupola.Reconstruct(sae, {0: 1.0}, 1)),
+    ]:
+        refused(lambda: model.run(PROMPTS, [[], [first, second]]),
+                "interventions[1][1].positions: contradicts interventions[1][0]")
     apart = [cupola.Zero(Z, heads=[0]), cupola.Set(Z, 1.0, heads=[1])]
     model.run(PROMPTS, apart)
     model.run(PROMPTS, [cupola.Zero(RESID, [0]), cupola.Set(RESID, 1.0, [1])])
     twice = [cupola.SubtractLatents(sae, [1, 2]), cupola.SetLatents(sae, {2: 1.0})]
-    refused(lambda: model.run(PROMPTS, twice), "contradicts")
+    refused(lambda: model.run(PROMPTS, twice), "interventions[1].latents: contradicts")
 
 
 def test_answers_and_positions(subject):
@@ -96,7 +112,28 @@ def test_answers_and_positions(subject):
     refused(lambda: model.run(PROMPTS, answers=[1]), "answers")
     refused(lambda: model.run(PROMPTS, top_logits=301), "top_logits", "301")
     refused(lambda: sae.ablate(PROMPTS, position=-4), "-4")
-    refused(lambda: sae.ablate(PROMPTS, position=[0, 1]), "position")
+    refused(lambda: sae.ablate(PROMPTS, position=[0, -1]), "position", "last token")
+    refused(lambda: sae.ablate(PROMPTS, position=[[0], []]), "position: none for prompt 1")
+    refused(lambda: sae.ablate([[5]], later=True, answers=3, position=0), "prompts[0]", "2")
+    refused(lambda: sae.ablate([[5]], position=None), "prompts[0]", "at least 2")
+    for target, words in [
+        ([2, 0, 0], ["targets[1].prompt: 2"]),
+        ([1, 3, 0], ["3"]),
+        ([1, 0, sae.info.d_sae], ["targets[1].latent"]),
+        ([1, -1, 0], ["last token of prompt 1"]),
+    ]:
+        refused(lambda: sae.ablate(PROMPTS, targets=[[0, 1, 2], target]), *words)
+    refused(lambda: sae.ablate(PROMPTS, [1], targets=[[0, 1, 2]]), "targets")
+    refused(lambda: sae.ablate(PROMPTS, targets=[[0, 1]]), "targets")
+    refused(lambda: sae.ablate(PROMPTS, targets=np.zeros((0, 3), int)), "targets")
+    refused(lambda: model.run(PROMPTS, loss="max"), "loss")
+    refused(lambda: model.run(PROMPTS, boosts=2), "positions", "boosts")
+    refused(lambda: model.run(PROMPTS, positions=-1, boosts=301), "boosts.top", "301")
+    refused(lambda: model.run(PROMPTS, positions=-1, boosts=1, boost_tokens=[300]), "300")
+    refused(lambda: model.run(PROMPTS, positions=-1, boosts=1, min_logprob=np.nan),
+            "min_logprob")
+    refused(lambda: sae.ablation_table(PROMPTS, ablate_with_bos=True), "ablate_with_bos")
+    refused(lambda: sae.ablation_table(["a b c"], 1, ablate_with_bos=True), "position: 1")
     refused(lambda: sae.ablate(PROMPTS, position=-1), "position", "last token")
     sae.ablate(PROMPTS, position=-1, answers=5)
     refused(lambda: sae.ablate(PROMPTS, [sae.info.d_sae]), "latents")
@@ -156,3 +193,12 @@ def test_a_patch_source_is_tokenized_as_the_prompts(subject):
         run = model.run(texts, [cupola.Patch(RESID, texts)], prepend_bos=bos)
         for changed, clean in zip(run.loss, run.loss.clean):
             np.testing.assert_allclose(changed, clean, atol=1e-4)
+
+
+def test_an_answer_that_no_splitting_makes_small_enough(subject):
+    model, _ = subject
+    sets = [[cupola.Zero(RESID, i % 20)] for i in range(1000)]
+    with pytest.raises(cupola.ResourceExhausted) as error:
+        model.run([[5] * 20] * 100, sets, top_logits=300)
+    numbers = [int(word) for word in re.findall(r"\d+", str(error.value))]
+    assert 2**31 in numbers and max(numbers) > 2**31

@@ -8,6 +8,7 @@ import sys
 import cupola
 import pytest
 from harness.server import ROOT, Server
+from harness.smollm2 import model_folder
 
 PARIS = "The capital of France is Paris"
 RESID = "smollm2-135m/l12-resid"
@@ -81,6 +82,49 @@ def test_the_command_line_prints_the_table_and_the_cache(server):
     assert "cache" in second.stdout + second.stderr
 
 
+CHAT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_greedy_text_is_transformers(client):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = client.model("smollm2-135m")
+    answer = model.generate(CHAT, 24, prepend_bos=False)
+    assert "Paris" in answer.text[0]
+    assert answer.finish == ["stop"]  # the model's own end of text
+    theirs = AutoModelForCausalLM.from_pretrained(
+        model_folder(), dtype=torch.float32
+    ).generate(
+        torch.tensor(answer.prompt_token_ids),
+        max_new_tokens=24,
+        do_sample=False,
+        eos_token_id=answer.token_ids[0][-1],
+        pad_token_id=0,
+    )
+    assert theirs[0].tolist() == answer.prompt_token_ids[0] + answer.token_ids[0]
+
+
+def test_a_steered_text_is_another(client):
+    model = client.model("smollm2-135m")
+    sae = client.dictionary(RESID)
+    steer = cupola.SetLatents(sae, {50: 60.0}, scope="generated")
+    plain, steered = (model.generate(PARIS, 12, i) for i in ([], [steer]))
+    assert steered.text != plain.text
+    assert steered.logprobs[0][0] == pytest.approx(plain.logprobs[0][0], abs=1e-4)
+
+
+def test_the_command_line_writes_on(server):
+    arguments = ["--server", server.grpc, "generate", "smollm2-135m", "Once upon a time"]
+    first = command(*arguments, "--max-new-tokens", "8")
+    assert first.returncode == 0, first.stderr
+    assert len(first.stdout.splitlines()[0]) > 5
+    assert "computed in" in first.stdout
+    again = command(*arguments, "--max-new-tokens", "8")
+    assert again.stdout.splitlines()[0] == first.stdout.splitlines()[0]
+    assert "from cache" in again.stdout
+
+
 def test_the_tour(server):
     tour = subprocess.run(
         [sys.executable, ROOT / "deploy/demo/tour.py", "--address", server.grpc],
@@ -110,5 +154,8 @@ def test_the_worked_example(server):
     assert "48 of 48 prompts" in ran.stdout
     recovered = re.search(r"([\d.]+)% recovered", ran.stdout)
     assert 80 < float(recovered[1]) < 120
+    # The latents make the answer likelier; its logit is told whole.
+    assert re.search(r"likelier with them: '\.\"' \+0\.\d+", ran.stdout)
+    assert "302 components sum to the mean logit" in ran.stdout
     increase = re.search(r"loss increase ([-\d.]+)", ran.stdout)
     assert float(increase[1]) > 0.1

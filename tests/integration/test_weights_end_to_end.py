@@ -173,6 +173,16 @@ def test_latents_through_w_out_and_w_o(placed, processing):
         client.dictionary("normalized").weights.logits([5])
 
 
+def test_rows_of_latents(zoo, client):
+    sae = client.dictionary(saes(zoo)["standard"][0])
+    for vectors, matrix in (
+        (sae.weights.decoder, sae.weight("W_dec")),
+        (sae.weights.encoder, sae.weight("W_enc").T),
+    ):
+        np.testing.assert_array_equal(vectors([9, 4]), matrix[[9, 4]])
+        np.testing.assert_array_equal(vectors(4), matrix[4])
+
+
 def test_declared_density(placed):
     client, density = placed
     close(client.dictionary("post").weights.density(), density)
@@ -192,6 +202,41 @@ def test_answers_come_from_the_cache(zoo, client):
     raw = client.model("gpt2", "raw").weight("W_U")
     folded = client.model("gpt2", "folded").weight("W_U")
     assert np.abs(raw - folded).max() > 0.1
+
+
+def test_questions_that_contradict_are_refused(zoo, client):
+    """As messages: the Python client does not make them."""
+    protos = cupola.client._protos
+    name = saes(zoo)["standard"][0]
+    connection = client._connection
+
+    def refused(method, request, *words):
+        with pytest.raises(cupola.InvalidArgument) as error:
+            connection.stream(method, request, "", lambda header: [])
+        for word in words:
+            assert word in str(error.value), str(error.value)
+
+    asked = protos.weights.LatentWeightsRequest
+    latents = connection.analysis.GetLatentWeights
+    refused(latents, asked(dictionary=name), "no question", "nearest")
+    refused(latents, asked(nearest=asked.Nearest(latents=[1])), "dictionary is empty")
+    refused(latents, asked(dictionary=name, gram=asked.Gram()), "latents is empty")
+    refused(latents, asked(dictionary=name, tokens=asked.Tokens()), "latents is empty")
+    refused(latents, asked(dictionary=name, logits=asked.Logits()), "tokens is empty")
+    raw = protos.common.RAW
+    gram = asked(dictionary=name, gram=asked.Gram(latents=[1]), processing=raw)
+    refused(latents, gram, "processing", "tokens only")
+    both = asked.Nearest(latents=[1], vectors=cupola._tensors.to_tensor(np.ones((1, 32), np.float32)))
+    refused(latents, asked(dictionary=name, nearest=both), "latents", "vectors")
+    sided = asked(dictionary=name, nearest=asked.Nearest(latents=[1], side=7))
+    refused(latents, sided, "side is 7", "DECODER")
+
+    weight = protos.weights.WeightRequest
+    entries = connection.analysis.GetWeight
+    refused(entries, weight(name="W_U"), "no owner")
+    refused(entries, weight(model="gpt2"), "name is empty")
+    refused(entries, weight(dictionary=name, name="W_dec", processing=raw), "processing")
+    refused(entries, weight(model="gpt2", name="b_U", rows=[1] * 400), "rows has 400", "300")
 
 
 @pytest.mark.parametrize(

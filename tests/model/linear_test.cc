@@ -31,6 +31,8 @@ class LinearTest : public testing::TestWithParam<Case> {
     EXPECT_EQ(linear.out_features(), c.out);
     // What it holds is what it was given, to the bit.
     EXPECT_TRUE(at::equal(linear.Weight(), weight));
+    const at::Tensor some = at::tensor({c.out - 1, int64_t{0}}, at::kLong);
+    EXPECT_TRUE(at::equal(linear.Columns(some), weight.index_select(1, some)));
     at::Tensor expected = at::matmul(x.to(at::kDouble), weight.to(at::kDouble));
     if (c.bias) expected = expected + bias.to(at::kDouble);
     const at::Tensor y = linear(x);

@@ -58,6 +58,28 @@ TEST_F(DrainTest, ADrainLetsAStreamFinish) {
   EXPECT_EQ(server->Wait(), 0);
 }
 
+// It asks for features, then for ablations, twice: none of them is new.
+TEST_F(DrainTest, ADrainFinishesATableThatHasBegun) {
+  const auto server = Start();
+  ASSERT_NE(server, nullptr);
+  server->WaitUntilReady();
+  v1::AblationTableRequest request;
+  request.set_dictionary("tiny/sae");
+  for (int i = 0; i < 2000; ++i) {
+    request.mutable_prompts()->add_prompts()->set_text(
+        std::to_string(i) + std::string(40, static_cast<char>('a' + i % 26)));
+  }
+  const auto client = server->Connect();
+  absl::Status status;
+  std::thread asking(
+      [&] { status = client->TabulateAblations(request).status(); });
+  AwaitMetric(*server, "cupola_requests_in_flight 1\n");
+  server->Signal(SIGTERM);
+  asking.join();
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(server->Wait(), 0);
+}
+
 TEST_F(DrainTest, ADrainEndsWhatDoesNotFinish) {
   const auto server = StartSlow({"--drain_seconds=0"});
   ASSERT_NE(server, nullptr);

@@ -27,6 +27,13 @@ from .errors import (
     Unimplemented,
 )
 from .features import Features
+from .generation import (
+    Choice,
+    GeneratedText,
+    GeneratedToken,
+    Generation,
+    TokenStream,
+)
 from .info import (
     CacheStatistics,
     DictionaryInfo,
@@ -38,6 +45,7 @@ from .info import (
 )
 from .interventions import (
     Add,
+    Mean,
     Patch,
     ProjectOut,
     Reconstruct,
@@ -47,10 +55,14 @@ from .interventions import (
     SubtractLatents,
     Zero,
 )
+from .means import MeanActivation, StoredMean
 from .model import Model
+from .directions import DirectionAblation, Sweep
+from .jacobian import Jacobian
+from .jobs import JacobianTotals, Job, JobInfo
 from .quality import Quality
 from .results import Activations, Provenance, Reconstruction, Seconds
-from .run import Beside, Run, Top
+from .run import Beside, Boosts, Run, Top
 from .weights import Weights
 
 __version__ = "0.1.0"
@@ -61,6 +73,7 @@ __all__ = [
     "Attribution",
     "Add",
     "Beside",
+    "Boosts",
     "CacheStatistics",
     "Cancelled",
     "Client",
@@ -71,10 +84,16 @@ __all__ = [
     "DictionaryInfo",
     "FailedPrecondition",
     "Features",
+    "Choice",
+    "GeneratedText",
+    "GeneratedToken",
+    "Generation",
     "HookPoint",
     "Internal",
     "InvalidArgument",
     "LogitLens",
+    "Mean",
+    "MeanActivation",
     "Measurement",
     "Model",
     "ModelInfo",
@@ -84,6 +103,12 @@ __all__ = [
     "PermissionDenied",
     "ProjectOut",
     "Provenance",
+    "DirectionAblation",
+    "Jacobian",
+    "Sweep",
+    "JacobianTotals",
+    "Job",
+    "JobInfo",
     "Quality",
     "Reconstruct",
     "Reconstruction",
@@ -95,7 +120,9 @@ __all__ = [
     "Set",
     "SetLatents",
     "Status",
+    "StoredMean",
     "SubtractLatents",
+    "TokenStream",
     "Top",
     "Unauthenticated",
     "Unavailable",

@@ -6,7 +6,7 @@ import hashlib
 import pathlib
 import time
 import urllib.parse
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import grpc
 
@@ -68,6 +68,7 @@ class Connection:
         self.catalog = stubs.catalog_grpc.CatalogStub(self._channel)
         self.analysis = stubs.analysis_grpc.AnalysisStub(self._channel)
         self.admin = stubs.admin_grpc.AdminStub(self._channel)
+        self.jobs = stubs.jobs_grpc.JobsStub(self._channel)
         # gRPC's health protocol. Its request for the whole server is an empty
         # message, and its answer one enum field, so it needs no stubs.
         self._health = self._channel.unary_unary(
@@ -97,6 +98,19 @@ class Connection:
         )
         return answer
 
+    def messages(
+        self, method: Any, request: Any, model: str = ""
+    ) -> Iterator[Any]:
+        """A streamed answer's messages as they come. Closing the iterator
+        cancels the call. Sent again only while nothing has come."""
+        first, call = self._ask(method, request, model, _first_message)
+        try:
+            while first is not None:
+                yield first
+                first = self._finish(call, lambda c: next(c, None), False)
+        finally:
+            call.cancel()
+
     def serving(self) -> bool:
         """Whether the server calls itself healthy and ready."""
         return bool(
@@ -112,7 +126,7 @@ class Connection:
             left = None if end is None else max(end - time.monotonic(), 0.0)
             call = self._start(method, request, model, left)
             try:
-                return self._finish(call, wait)
+                return self._finish(call, wait, wait is not _first_message)
             except Unavailable:
                 if pause is None or (end and time.monotonic() + pause > end):
                     raise
@@ -132,17 +146,28 @@ class Connection:
         except ValueError as error:  # what a closed channel raises
             raise CupolaError(f"{self.target}: {error}", "CANCELLED") from None
 
-    def _finish(self, call: Any, wait: Callable[[Any], Any]) -> Any:
+    def _finish(
+        self, call: Any, wait: Callable[[Any], Any], whole: bool = True
+    ) -> Any:
+        """What `wait` makes of the call; not `whole`: and more is to come."""
         try:
-            return wait(call)
-        except grpc.FutureCancelledError:
-            raise from_rpc_error(call, self.target) from None
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.target) from None
-        finally:
+            answer = wait(call)
+        except BaseException as error:
             # An interrupted or malformed answer: tell the server to stop.
             # Nothing happens to a call that has ended.
             call.cancel()
+            if isinstance(error, grpc.FutureCancelledError):
+                raise from_rpc_error(call, self.target) from None
+            if isinstance(error, grpc.RpcError):
+                raise from_rpc_error(error, self.target) from None
+            raise
+        if whole:
+            call.cancel()
+        return answer
+
+
+def _first_message(call: Any) -> Tuple[Any, Any]:
+    return next(call, None), call
 
 
 def _request_key(request: Any) -> str:

@@ -93,6 +93,9 @@ def _prompt(entry: Any) -> _protos.common.Prompt:
 
 def unsigned(values: Sequence[Any], name: str) -> List[int]:
     """`values` as unsigned 32-bit integers."""
+    if values and set(map(type, values)) == {int}:  # as a batch of prompts is
+        if min(values) >= 0 and max(values) <= _UINT32_MAX:
+            return list(values)
     for value in values:
         if not is_int(value) or not 0 <= value <= _UINT32_MAX:
             raise InvalidArgument(

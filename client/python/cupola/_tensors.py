@@ -16,6 +16,7 @@ from typing import (
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from . import _protos
 from .errors import DataLoss, InvalidArgument
@@ -70,6 +71,18 @@ def to_rows(inputs: Any, width: int) -> NDArray[np.float32]:
             f"inputs: expected shape [n, {width}], got {list(shape)}"
         )
     return np.ascontiguousarray(array.reshape(-1, width), np.float32)
+
+
+def of_sparse_rows(rows: Any) -> List[_protos.tensor.Tensor]:
+    return [rows.indptr, rows.indices, rows.values]
+
+
+def to_csr(indptr: Any, indices: Any, values: Any, columns: int) -> Any:
+    """A scipy matrix of the arrays of_sparse_rows named."""
+    return csr_matrix(
+        (values, indices.astype(np.int32, copy=False), indptr),
+        shape=(len(indptr) - 1, columns),
+    )
 
 
 def receive(

@@ -17,6 +17,7 @@ from ._html import cell, seconds_text
 from .attribution import Attribution
 from .ablation import Ablation
 from .features import Features
+from .generation import TokenStream
 from .info import Status
 from .results import Activations, Answer
 
@@ -185,8 +186,9 @@ def show_attribution(answer: Attribution, top: int) -> None:
     if hidden:
         rest = float(answer.total[0, 0]) - float(frame["attribution"].sum())
         table.add_row(f"{hidden} others", f"{rest:+.4f}")
-    table.add_row("constant", f"{float(answer.bias[0]):+.4f}")
-    table.add_row(Text("logit", "bold"), f"{float(answer.result[0, 0]):+.4f}")
+    table.add_row("constant", f"{float(answer.bias[0, 0]):+.4f}")
+    whole = "pre-activation" if answer.provenance.dictionary else "logit"
+    table.add_row(Text(whole, "bold"), f"{float(answer.result[0, 0]):+.4f}")
     console = _console()
     console.print(table)
     console.print(_origin(answer), soft_wrap=True)
@@ -199,11 +201,35 @@ def attribution_json(answer: Attribution) -> Dict[str, Any]:
         "token_ids": answer.provenance.token_ids[0],
         "position": int(answer.position[0]),
         "target": answer.targets[0],
-        "logit": float(answer.result[0, 0]),
-        "bias": float(answer.bias[0]),
+        "pre_activation" if answer.provenance.dictionary else "logit": float(
+            answer.result[0, 0]
+        ),
+        "bias": float(answer.bias[0, 0]),
         "components": dict(
             zip(answer.components, map(float, answer.values[0, :, 0]))
         ),
+    }
+
+
+def show_generation(stream: TokenStream) -> None:
+    """Of one prompt with one sample."""
+    for token in stream:
+        print(token.text, end="", flush=True)
+    print(flush=True)
+    _console().print(_origin(stream.result), soft_wrap=True)
+
+
+def generation_json(stream: TokenStream) -> Dict[str, Any]:
+    """Of one prompt with one sample."""
+    for _ in stream:
+        pass
+    answer = stream.result
+    text = answer.samples[0][0]._asdict()
+    del text["top"]  # nobody asked for it
+    return {
+        **_origin_fields(answer),
+        "prompt_token_ids": answer.prompt_token_ids[0],
+        **text,
     }
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _protos, _requests
+from . import _answers, _protos, _requests
 from ._requests import Positions, Prompts
-from .errors import DataLoss, InvalidArgument
+from .errors import InvalidArgument
 from .results import Answer, Provenance
 from .run import Answers, answers_messages
 
@@ -26,13 +25,19 @@ _MODES = {
 
 
 class Ablation(Answer):
-    """A row per prompt and latent, by prompt and then by latent.
+    """A row per prompt, position and latent, in this order.
 
     `loss`, `logprob` and `rank` are what the model says at `position` with the
     latent taken away, `clean_loss` and so on without an ablation, row for row;
     in mode "reconstruct" `reconstructed_loss` and so on are those of the full
     reconstruction (else None). `logprob` and `rank` are of the answer: [rows],
-    or [rows, answers] of several per prompt.
+    or [rows, answers] of several per prompt. Where latents are taken away at
+    several positions at once, `position` is -1, `loss` the mean over the
+    prompt, and the rest is told at its last token but one.
+
+    With `later`, `later_loss` is the mean of the losses from the position on,
+    and `losses` [rows, longest - 1] those of all tokens, NaN behind a prompt's
+    last; `clean_later_loss`, `reconstructed_losses` and so on as above.
     """
 
     def __init__(
@@ -41,28 +46,35 @@ class Ablation(Answer):
         position: NDArray[np.int32],
         latent: NDArray[np.uint32],
         activation: NDArray[np.float32],
-        after: Sequence[NDArray[Any]],
-        base: Sequence[NDArray[Any]],
+        after: Dict[str, NDArray[Any]],
+        base: Dict[str, NDArray[Any]],
+        place: NDArray[np.int32],
         mode: str,
         provenance: Provenance,
     ) -> None:
         self.prompt = prompt  # [rows]
-        self.position = position[prompt]  # [rows]
+        self.position = position  # [rows]
         self.latent = latent  # [rows]
         self.activation = activation  # [rows]; 0: not active, nothing changes
-        self.loss, self.logprob, self.rank = after
-        self.clean_loss, self.clean_logprob, self.clean_rank = (
-            array[prompt, 0] for array in base
-        )
+        self.loss: NDArray[np.float32] = after["loss"]
+        self.logprob: NDArray[np.float32] = after["logprob"]
+        self.rank: NDArray[np.int32] = after["rank"]
+        self.later_loss: Optional[NDArray[np.float32]] = after.get("later_loss")
+        self.losses: Optional[NDArray[np.float32]] = after.get("losses")
+        self.clean_loss: NDArray[np.float32] = base["loss"][place, 0]
+        self.clean_logprob: NDArray[np.float32] = base["logprob"][place, 0]
+        self.clean_rank: NDArray[np.int32] = base["rank"][place, 0]
+        self.clean_later_loss: Optional[NDArray[np.float32]] = None
+        self.clean_losses: Optional[NDArray[np.float32]] = None
         self.reconstructed_loss: Optional[NDArray[np.float32]] = None
         self.reconstructed_logprob: Optional[NDArray[np.float32]] = None
         self.reconstructed_rank: Optional[NDArray[np.int32]] = None
-        if mode == "reconstruct":
-            (
-                self.reconstructed_loss,
-                self.reconstructed_logprob,
-                self.reconstructed_rank,
-            ) = (array[prompt, 1] for array in base)
+        self.reconstructed_later_loss: Optional[NDArray[np.float32]] = None
+        self.reconstructed_losses: Optional[NDArray[np.float32]] = None
+        for name, values in base.items():
+            setattr(self, f"clean_{name}", values[place, 0])
+            if mode == "reconstruct":
+                setattr(self, f"reconstructed_{name}", values[place, 1])
         self.mode = mode
         self.provenance = provenance
 
@@ -93,7 +105,10 @@ class Ablation(Answer):
         prefixes = ["clean_", ""]
         if self.mode == "reconstruct":
             prefixes.insert(1, "reconstructed_")
-        for name in ("loss", "logprob", "rank"):
+        names = ["loss", "logprob", "rank"]
+        if self.later_loss is not None:
+            names.append("later_loss")
+        for name in names:
             for prefix in prefixes:
                 values = getattr(self, prefix + name)
                 columns[prefix + name] = (
@@ -127,6 +142,9 @@ def ablate(
     mode: str,
     answers: Answers,
     prepend_bos: Optional[bool],
+    later: bool,
+    together: bool,
+    targets: Any,
 ) -> Ablation:
     """Dictionary.ablate."""
     if mode not in _MODES:
@@ -138,10 +156,13 @@ def ablate(
         prompts=_requests.prompts_message(prompts, prepend_bos),
         processing=_requests.processing_code(dictionary.processing),
         mode=_MODES[mode],
+        later=bool(later),
+        together=bool(together) or (targets is None and position is None),
     )
-    request.position.CopyFrom(
-        _requests.positions_message(-2 if position is None else position)
-    )
+    if targets is not None:
+        request.targets.extend(_targets(targets))
+    elif position is not None:
+        request.position.CopyFrom(_requests.positions_message(position))
     if latents is not None:
         wanted = [latents] if _requests.is_int(latents) else list(latents)  # type: ignore[arg-type]
         if not wanted:
@@ -158,43 +179,58 @@ def ablate(
             answers,
         )
     )
-    connection = dictionary._client._connection
-    start = time.perf_counter()
-    header, arrays = connection.stream(
-        connection.analysis.Ablate,
+    after = ["loss", "logprob", "rank"]
+    before = [f"base_{name}" for name in after]
+    more = ["later_loss", "losses"] if later else []
+    _, arrays, provenance = _answers.ask(
+        dictionary._client,
+        "Ablate",
         request,
         dictionary.info.model,
-        lambda header: [
-            header.prompt,
-            header.latent,
-            header.activation,
-            header.loss,
-            header.logprob,
-            header.rank,
-            header.base_loss,
-            header.base_logprob,
-            header.base_rank,
-            header.position,
-        ],
+        ["prompt", "latent", "activation", *after, *before, "position", "place"]
+        + [*more, *(f"base_{name}" for name in more)],
     )
-    if any(array is None for array in arrays):
-        raise DataLoss("the answer lacks a tensor")
-    prompt, latent, activation, loss, logprob, rank, *base, where = arrays
-    if logprob.shape[1] == 1:
-        logprob, rank = logprob[:, 0], rank[:, 0]
-        base = [base[0], base[1][..., 0], base[2][..., 0]]
+    prompt, latent, activation, *arrays = arrays
+    rows, bases, (where, place), rest = (
+        dict(zip(after, arrays)),
+        dict(zip(after, arrays[3:])),
+        arrays[6:8],
+        arrays[8:],
+    )
+    rows.update(zip(more, rest))
+    bases.update(zip(more, rest[len(more) :]))
+    if rows["logprob"].shape[1] == 1:
+        for name in ("logprob", "rank"):
+            rows[name] = rows[name][:, 0]
+            bases[name] = bases[name][..., 0]
     return Ablation(
-        prompt,
-        where,
-        latent,
-        activation,
-        (loss, logprob, rank),
-        base,
-        mode,
-        Provenance.from_message(
-            header.provenance, time.perf_counter() - start
-        ),
+        prompt, where, latent, activation, rows, bases, place, mode, provenance
     )
+
+
+def _targets(targets: Any) -> List[_protos.run.AblateRequest.Target]:
+    columns = ["prompt", "position", "latent"]
+    if hasattr(targets, "columns"):
+        try:
+            targets = targets[columns]
+        except KeyError as error:
+            raise InvalidArgument(f"targets: {error.args[0]}") from None
+    rows = np.asarray(targets)
+    if rows.ndim != 2 or rows.shape[1] != 3 or rows.dtype.kind not in "iu":
+        raise InvalidArgument(
+            "targets: expected rows of (prompt, position, latent), got shape "
+            f"{list(rows.shape)} of {rows.dtype}"
+        )
+    if not len(rows):
+        raise InvalidArgument("targets: empty; at least one is needed")
+    for name, column in (("prompt", 0), ("latent", 2)):
+        _requests.unsigned(rows[:, column].tolist(), f"targets: {name}")
+    return [
+        _protos.run.AblateRequest.Target(
+            prompt=prompt, position=position, latent=latent
+        )
+        for prompt, position, latent in rows.tolist()
+    ]
 
 
 def ablation_table(
@@ -222,18 +258,13 @@ def ablation_table(
         "share_active",
         "prompts",
     )
-    connection = dictionary._client._connection
-    start = time.perf_counter()
-    header, arrays = connection.stream(
-        connection.analysis.TabulateAblations,
+    _, arrays, provenance = _answers.ask(
+        dictionary._client,
+        "TabulateAblations",
         request,
         dictionary.info.model,
-        lambda header: [getattr(header, name) for name in names],
+        names,
     )
-    if any(array is None for array in arrays):
-        raise DataLoss("the answer lacks a tensor")
     table = pandas.DataFrame(dict(zip(names, arrays)))
-    table.attrs["provenance"] = Provenance.from_message(
-        header.provenance, time.perf_counter() - start
-    )
+    table.attrs["provenance"] = provenance
     return table

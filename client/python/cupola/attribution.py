@@ -3,17 +3,16 @@ components, and the logit lens."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _protos, _requests, _tensors, _tokens
+from . import _answers, _protos, _requests, _tensors, _tokens
 from ._requests import Positions, Prompts
 from ._tokens import Tokens
-from .errors import DataLoss, InvalidArgument
-from .results import Answer, Provenance, row_token_ids
+from .errors import InvalidArgument
+from .results import Rows
 
 if TYPE_CHECKING:
     import pandas
@@ -21,46 +20,21 @@ if TYPE_CHECKING:
     from .dictionary import Dictionary
     from .model import Model
 
+# The same tokens for all prompts, or a list of them for each.
+PromptTokens = Union[Tokens, Sequence[Sequence[Union[int, str]]]]
+
 _LEVELS = {
     "layers": _protos.attribution.LAYERS,
     "heads": _protos.attribution.HEADS,
     "neurons": _protos.attribution.NEURONS,
 }
-TokenStrings = Callable[[List[List[int]]], List[List[str]]]
-
-
-class Rows(Answer):
-    """An answer with a row per token: `prompt`, `position` and `token_ids`
-    say which token it is."""
-
-    def __init__(
-        self,
-        prompt: NDArray[np.int32],
-        position: NDArray[np.int32],
-        provenance: Provenance,
-        token_strings: TokenStrings,
-    ) -> None:
-        self.prompt = prompt  # [rows]
-        self.position = position  # [rows]
-        self.provenance = provenance
-        self.token_ids = row_token_ids(provenance.token_ids, prompt, position)
-        self._token_strings = token_strings
-
-    def __len__(self) -> int:
-        return len(self.prompt)
-
-    def _strings(self, ids: NDArray[Any]) -> NDArray[Any]:
-        """The texts of token ids, in their shape."""
-        flat = [int(index) for index in ids.reshape(-1)]
-        texts = self._token_strings([[index] for index in flat]) if flat else []
-        return np.array([text for (text,) in texts], object).reshape(ids.shape)
 
 
 class Attribution(Rows):
     """The residual's components, each attributed to `n` targets.
 
     `values` [rows, components, n]; their sum over the components is `total`
-    [rows, n]; with `bias` [n] that is the logit (before a softcap), the
+    [rows, n]; with `bias` [rows, n] that is the logit (before a softcap), the
     difference of logits or the latent's pre-activation. A mean over prompts
     has one row, and no prompt and position.
     """
@@ -197,12 +171,15 @@ class LogitLens(Rows):
 def attribute(
     model: Model,
     prompts: Prompts,
-    tokens: Optional[Tokens],
-    incorrect: Optional[Tokens],
+    tokens: Optional[PromptTokens],
+    incorrect: Optional[PromptTokens],
     dictionary: Optional[Dictionary],
     latents: Optional[Sequence[int]],
     vectors: Optional[ArrayLike],
     inactive: Optional[ArrayLike],
+    reference: Optional[Prompts],
+    reference_positions: Positions,
+    splits: List[str],
     level: str,
     layer: Optional[int],
     gain: bool,
@@ -227,22 +204,21 @@ def attribute(
         positions=_requests.positions_message(positions),
         processing=_requests.processing_code(model.processing),
         level=_LEVELS[level],
+        split_dictionaries=splits,
         **flags,
     )
     if layer is not None:
         (request.layer,) = _requests.unsigned([layer], "layer")
     targets = [str(i) for i in range(model.info.d_model)]
     if tokens is not None:
-        ids = _tokens.token_ids(model._client, model.name, tokens, "tokens")
-        request.logits.tokens.extend(ids)
+        right = _lists(model, tokens, "tokens")
+        request.logits.tokens.extend(right)
         request.logits.without_gain = not gain
-        targets = [str(i) for i in ids]
+        targets = _names(right)
         if incorrect is not None:
-            wrong = _tokens.token_ids(
-                model._client, model.name, incorrect, "incorrect"
-            )
+            wrong = _lists(model, incorrect, "incorrect")
             request.logits.incorrect.extend(wrong)
-            targets = [f"{a} - {b}" for a, b in zip(ids, wrong)]
+            targets = [f"{a} - {b}" for a, b in zip(targets, _names(wrong))]
     elif latents is not None:
         listed = [latents] if _requests.is_int(latents) else list(latents)
         request.latents.latents.extend(_requests.unsigned(listed, "latents:"))
@@ -250,17 +226,26 @@ def attribute(
         if inactive is not None:
             mean = np.ascontiguousarray(inactive, np.float32)
             request.latents.inactive.CopyFrom(_tensors.to_tensor(mean))
+        if reference is not None:
+            request.latents.reference.CopyFrom(
+                _requests.prompts_message(reference, prepend_bos)
+            )
+            where = _requests.positions_message(reference_positions)
+            if where is not None:
+                request.latents.reference_positions.CopyFrom(where)
         targets = [str(i) for i in listed]
     elif vectors is not None:
         rows = _tensors.to_rows(vectors, model.info.d_model)
         request.vectors.CopyFrom(_tensors.to_tensor(rows))
         targets = [str(i) for i in range(len(rows))]
-    if inactive is not None and latents is None:
-        raise InvalidArgument("inactive: goes with latents")
-    connection = model._client._connection
-    header, arrays, rows_of = stream_rows(
+    for name, value in (("inactive", inactive), ("reference", reference)):
+        if value is not None and latents is None:
+            raise InvalidArgument(f"{name}: goes with latents")
+    if reference_positions is not None and reference is None:
+        raise InvalidArgument("reference_positions: goes with reference")
+    header, arrays, rows_of = _answers.ask_rows(
         model._client,
-        connection.analysis.Attribute,
+        "Attribute",
         request,
         model.name,
         ["values", "total", "bias"],
@@ -268,6 +253,33 @@ def attribute(
     return Attribution(
         list(header.components), targets, *arrays, **rows_of
     )
+
+
+def _lists(
+    model: Model, tokens: PromptTokens, name: str
+) -> List[_protos.common.TokenIds]:
+    """One list for all prompts, or one for each."""
+    nested = not isinstance(tokens, str) and not _requests.is_int(tokens)
+    entries: List[Any] = list(tokens) if nested else [tokens]  # type: ignore[arg-type]
+    if not any(isinstance(entry, (list, tuple)) for entry in entries):
+        entries = [entries]
+    elif not all(isinstance(entry, (list, tuple)) for entry in entries):
+        raise InvalidArgument(
+            f"{name}: expected tokens or lists of them, not both"
+        )
+    return [
+        _protos.common.TokenIds(
+            ids=_tokens.token_ids(model._client, model.name, entry, name)
+        )
+        for entry in entries
+    ]
+
+
+def _names(lists: List[_protos.common.TokenIds]) -> List[str]:
+    """Of the targets: ids, or numbers where each prompt has its own."""
+    if len(lists) > 1:
+        return [str(i) for i in range(len(lists[0].ids))]
+    return [str(i) for i in lists[0].ids]
 
 
 def logit_lens(
@@ -294,39 +306,11 @@ def logit_lens(
         top=_requests.unsigned([top], "top")[0],
         mids=mids,
     )
-    header, arrays, rows = stream_rows(
+    header, arrays, rows = _answers.ask_rows(
         model._client,
-        model._client._connection.analysis.LogitLens,
+        "LogitLens",
         request,
         model.name,
         ["top_tokens", "top_logits", "logits", "logprobs", "ranks"],
     )
     return LogitLens(list(header.residuals), ids, *arrays, **rows)
-
-
-def stream_rows(
-    client: Any, method: Any, request: Any, model: str, names: List[str]
-) -> Any:
-    """The header, the named tensors' arrays, and what Rows takes."""
-    start = time.perf_counter()
-    header, arrays = client._connection.stream(
-        method,
-        request,
-        model,
-        lambda header: [
-            getattr(header, name) for name in [*names, "prompt", "position"]
-        ],
-    )
-    if any(array is None for array in arrays):
-        raise DataLoss("the answer lacks a tensor")
-    *values, prompt, position = arrays
-    provenance = Provenance.from_message(
-        header.provenance, time.perf_counter() - start
-    )
-    rows = {
-        "prompt": prompt,
-        "position": position,
-        "provenance": provenance,
-        "token_strings": lambda ids: client._token_strings(provenance, ids),
-    }
-    return header, values, rows

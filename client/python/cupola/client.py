@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Any, Dict, List, Optional, Type, Union
 
-from . import _protos, _requests
+from . import _protos, _requests, jobs
 from ._connection import Connection, Tls
 from .dictionary import Dictionary, Pair
 from .errors import InvalidArgument
@@ -18,6 +18,7 @@ from .info import (
     ServerInfo,
     Status,
 )
+from .jobs import Job
 from .model import Model
 from .results import Provenance
 
@@ -148,7 +149,8 @@ class Client:
         info = self.describe(entry if is_half else name)
         if not isinstance(info, DictionaryInfo):
             raise InvalidArgument(f"{name!r} is a model, not a dictionary")
-        if is_half and info.kind != "pair":
+        # An entry that has not been read yet does not say what it is.
+        if is_half and info.kind in ("sae", "transcoder"):
             raise InvalidArgument(f"{entry!r} is no pair and has no halves")
         if not is_half and info.kind == "pair":
             raise InvalidArgument(
@@ -156,6 +158,14 @@ class Client:
                 f"{name + ':out'!r}, or use client.pair"
             )
         return Dictionary(self, name, info, processing)
+
+    def jobs(self) -> List[Job]:
+        """All jobs of the server, by time of submission."""
+        return jobs.jobs(self)
+
+    def job(self, id: str) -> Job:
+        """The job with this id (`Job.id`)."""
+        return jobs.job(self, id)
 
     def pair(
         self,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
-from . import _protos, _requests, _tensors
+from . import _answers, _protos, _requests, _tensors
 from ._requests import Positions, Prompts
 from .ablation import Ablation, ablate, ablation_table
-from .errors import DataLoss, InvalidArgument
+from .errors import InvalidArgument
 from .features import Features, csr_rows
+from .directions import DirectionAblation, Samples, Sweep, sweep
+from .directions import ablate as ablate_directions
 from .info import DictionaryInfo
+from .jacobian import Jacobian, jacobian, mlp, sandwich
+from .jobs import Job, accumulate
 from .quality import Quality, quality
-from .results import Provenance, Reconstruction
+from .results import Reconstruction
 from .run import Answers
 from .weights import Indices, Weights, fetch
 
@@ -75,29 +78,22 @@ class Dictionary:
         if latents is not None:
             request.latents.extend(_latents(latents))
         self._set_source(request, prompts, positions, inputs, prepend_bos)
-        connection = self._client._connection
-        start = time.perf_counter()
-        header, arrays = connection.stream(
-            connection.analysis.GetFeatures,
+        header, arrays, provenance = _answers.ask(
+            self._client,
+            "GetFeatures",
             request,
             self.info.model,
             lambda header: [
-                header.features.indptr,
-                header.features.indices,
-                header.features.values,
+                *_tensors.of_sparse_rows(header.features),
                 header.prompt,
                 header.position,
             ],
+            required=3,
         )
-        round_trip = time.perf_counter() - start
         indptr, indices, values, prompt, position = arrays
-        if indptr is None or indices is None or values is None:
-            raise DataLoss("the answer lacks a tensor of its sparse rows")
-        csr = csr_matrix(
-            (values, indices.astype(np.int32, copy=False), indptr),
-            shape=(len(indptr) - 1, header.features.columns),
+        csr = _tensors.to_csr(
+            indptr, indices, values, header.features.columns
         )
-        provenance = Provenance.from_message(header.provenance, round_trip)
         return Features(
             csr,
             _or_rows(prompt, np.zeros(len(indptr) - 1, np.int32)),
@@ -151,18 +147,39 @@ class Dictionary:
         mode: str = "subtract",
         answers: Answers = None,
         *,
+        later: bool = False,
+        together: bool = False,
+        targets: Any = None,
         prepend_bos: Optional[bool] = None,
     ) -> Ablation:
-        """Takes latents away one at a time at `position` (one per prompt) and
-        reads the model's output there: the loss of the token that follows, and
-        log-probability and rank of `answers` (None: that token).
+        """Takes latents away one at a time at `position` (one or several per
+        prompt, each a row of its own) and reads the model's output there: the
+        loss of the token that follows, and log-probability and rank of
+        `answers` (None: that token).
 
         `latents` None: all that are active there. Mode "subtract" takes the
         latent's contribution away and leaves the dictionary's error;
         "reconstruct" puts the reconstruction without the latent in its place.
+
+        `position` None, or `together` for given ones: a latent is taken away at
+        all of the prompt's positions at once; the loss is then the mean over
+        the prompt, log-probability and rank those at its last token but one.
+        `later` also reads the losses of all later tokens. `targets` instead of
+        `latents` and `position`: each latent at its own position, as rows of
+        (prompt, position, latent) or a table with these columns, such as
+        ``features.to_dataframe().sample(64)``.
         """
         return ablate(
-            self, prompts, latents, position, mode, answers, prepend_bos
+            self,
+            prompts,
+            latents,
+            position,
+            mode,
+            answers,
+            prepend_bos,
+            later,
+            together,
+            targets,
         )
 
     def ablation_table(
@@ -176,6 +193,7 @@ class Dictionary:
         mean_prompts: int = 1000,
         max_latents: int = 100,
         prompts_per_latent: int = 200,
+        ablate_with_bos: Optional[bool] = None,
         prepend_bos: Optional[bool] = None,
     ) -> pandas.DataFrame:
         """Which latents matter at `position` of many prompts: a row per latent,
@@ -188,7 +206,9 @@ class Dictionary:
         first `prompts_per_latent` prompts where they exceed `active_above`
         (`prompts` tells how many): `loss_increase` without the latent's
         contribution, `loss_increase_encoded` under the reconstruction without
-        the latent; both over the clean loss.
+        the latent; both over the clean loss. `ablate_with_bos`: whether the
+        ablated texts begin with BOS, if not as `prepend_bos` says (published
+        tables take activations with it, and ablate without).
         """
         return ablation_table(
             self,
@@ -201,6 +221,7 @@ class Dictionary:
             mean_prompts=mean_prompts,
             max_latents=max_latents,
             prompts_per_latent=prompts_per_latent,
+            ablate_with_bos=ablate_with_bos,
         )
 
     def quality(
@@ -283,25 +304,22 @@ class Dictionary:
         request.processing = _requests.processing_code(self.processing)
 
     def _reconstruct(self, request: Any) -> Reconstruction:
-        connection = self._client._connection
-        start = time.perf_counter()
-        header, arrays = connection.stream(
-            connection.analysis.Reconstruct,
+        header, arrays, provenance = _answers.ask(
+            self._client,
+            "Reconstruct",
             request,
             self.info.model,
-            lambda header: [
-                header.reconstruction,
-                header.target,
-                header.squared_error,
-                header.l0,
-                header.prompt,
-                header.position,
+            [
+                "reconstruction",
+                "target",
+                "squared_error",
+                "l0",
+                "prompt",
+                "position",
             ],
+            required=1,
         )
-        round_trip = time.perf_counter() - start
         output, target, squared_error, l0, prompt, position = arrays
-        if output is None:
-            raise DataLoss("the answer lacks the reconstruction")
         known = target is not None and len(target) == len(output)
         rows = len(output)
         return Reconstruction(
@@ -313,7 +331,7 @@ class Dictionary:
             position=_or_rows(position, np.arange(rows, dtype=np.int32)),
             fvu=header.fvu,
             l0=header.mean_l0,
-            provenance=Provenance.from_message(header.provenance, round_trip),
+            provenance=provenance,
         )
 
     def __repr__(self) -> str:
@@ -329,6 +347,185 @@ class Pair:
     def __init__(self, input: Dictionary, output: Dictionary) -> None:
         self.input = input
         self.output = output
+
+    def jacobian(
+        self,
+        prompts: Optional[Prompts] = None,
+        positions: Positions = None,
+        mlp_input: str = "original",
+        block: str = "active",
+        min_abs: float = 0.0,
+        *,
+        top: Optional[int] = None,
+        mask: str = "slots",
+        second_order: bool = False,
+        mlp_output: bool = False,
+        gradients: bool = False,
+        inputs: Optional[Inputs] = None,
+        prepend_bos: Optional[bool] = None,
+    ) -> Jacobian:
+        """The derivative of the output latents by the input latents, token by
+        token: of a -> encode_out(mlp(c + a W_dec)) at the clean activations.
+
+        The MLP is evaluated at the "original" activation or at the input
+        dictionary's "reconstruction" of it. `block` "active" gives the active
+        latents' block, with entries below `min_abs` zero; "all" gives the
+        output latents' rows against every input latent, active or not: entries
+        of at least `min_abs`, of each row the `top` largest. `mask` "slots"
+        takes all k slots of a TopK dictionary, "positive" those above 0.
+        `inputs` are rows at the input dictionary's hook point, instead of
+        prompts.
+        """
+        return jacobian(
+            self,
+            prompts,
+            positions,
+            mlp_input,
+            block,
+            min_abs,
+            top,
+            mask,
+            second_order,
+            mlp_output,
+            gradients,
+            inputs,
+            prepend_bos,
+        )
+
+    def accumulate(
+        self,
+        prompts: Prompts,
+        positions: Positions = None,
+        mlp_input: str = "original",
+        block: str = "active",
+        min_abs: float = 0.0,
+        *,
+        mask: str = "slots",
+        dtype: str = "float32",
+        bins: int = 110,
+        histogram_end: float = 1.1,
+        prepend_bos: Optional[bool] = None,
+        chunk_tokens: Optional[int] = None,
+    ) -> Job:
+        """Submits a job: sum, maximum and count of |J| over all tokens of
+        `prompts` for each pair of latents, and a histogram of all |J| > 0.
+
+        The arguments up to `mask` are `jacobian`'s. `dtype` is that of the
+        sums; the histogram has `bins` equal bins up to `histogram_end` and one
+        behind. `job.watch()` tells how it gets on, `job.result()` waits for the
+        numbers (a JacobianTotals); `client.job(id)` finds it again, also after
+        a restart of either side.
+        """
+        return accumulate(
+            self,
+            prompts,
+            positions,
+            mlp_input,
+            block,
+            min_abs,
+            mask,
+            dtype,
+            bins,
+            histogram_end,
+            prepend_bos,
+            chunk_tokens,
+        )
+
+    def mlp(self, inputs: Inputs) -> NDArray[np.float32]:
+        """The MLP itself: what it adds to the residual stream for rows at the
+        input dictionary's hook point, float32 [n, d_model]."""
+        return mlp(self, inputs)
+
+    def sandwich(self, features: Inputs) -> Features:
+        """The output latents of what the MLP makes of the input dictionary's
+        reconstruction: encode_out(mlp(decode_in(features))). Arrays are rows at
+        the input dictionary's hook point, as everywhere."""
+        return sandwich(self, features)
+
+    def ablate(
+        self,
+        prompts: Optional[Prompts] = None,
+        positions: Positions = None,
+        samples: Optional[Samples] = None,
+        *,
+        deltas: Optional[ArrayLike] = None,
+        step: str = "unit",
+        draws: int = 32,
+        seed: int = 0,
+        on_line: Optional[float] = None,
+        cluster_jacobian: Optional[float] = None,
+        cluster_drop: Optional[float] = None,
+        inputs: Optional[Inputs] = None,
+        prepend_bos: Optional[bool] = None,
+    ) -> DirectionAblation:
+        """Subtracts input latents' decoder directions from the MLP's input and
+        reads output latents, beside what the Jacobian foretells.
+
+        `samples` are (row, input latent, output latent), with rows counting the
+        selected tokens; None: `draws` pairs of each token's active latents, by
+        `seed`. Step "unit" subtracts the direction once, "strength" times the
+        latent's activation; `deltas` says how much of each sample. A sample is
+        "on line" where |delta J + difference| < `on_line` (0.1), "cluster" where
+        J < `cluster_jacobian` (0.05) and difference < `cluster_drop` (-0.5),
+        else "outlier".
+        """
+        return ablate_directions(
+            self,
+            samples,
+            deltas,
+            draws,
+            seed,
+            step,
+            {
+                "on_line": on_line,
+                "cluster_jacobian": cluster_jacobian,
+                "cluster_drop": cluster_drop,
+            },
+            prompts=prompts,
+            positions=positions,
+            inputs=inputs,
+            prepend_bos=prepend_bos,
+        )
+
+    def sweep(
+        self,
+        prompts: Optional[Prompts] = None,
+        positions: Positions = None,
+        samples: Optional[Samples] = None,
+        *,
+        grid: Optional[ArrayLike] = None,
+        points: int = 100,
+        tolerance: float = 1e-2,
+        published_classes: bool = False,
+        curves: bool = False,
+        draws: int = 1,
+        seed: int = 0,
+        inputs: Optional[Inputs] = None,
+        prepend_bos: Optional[bool] = None,
+    ) -> Sweep:
+        """Output latents as functions of an input latent's strength, from 0 to
+        max(5, strength + 1) in `points` steps, or at the strengths of `grid`.
+
+        A curve is "linear", "JumpReLU" (a line outside a zero region, residuals
+        below `tolerance`) or "other"; `published_classes` also calls a line
+        without a zero region JumpReLU. `curves` brings the values too. Samples
+        as in `ablate`.
+        """
+        return sweep(
+            self,
+            samples,
+            draws,
+            seed,
+            grid,
+            points,
+            tolerance,
+            published_classes,
+            curves,
+            prompts=prompts,
+            positions=positions,
+            inputs=inputs,
+            prepend_bos=prepend_bos,
+        )
 
     def __repr__(self) -> str:
         return f"Pair({self.input.name!r}, {self.output.name!r})"

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from . import _html_features
-from .results import Answer, Provenance, row_token_ids
+from .results import Provenance, Rows, TokenStrings
 
 if TYPE_CHECKING:
     import pandas
 
-# The strings of the tokens of each prompt, from their ids.
-TokenStrings = Callable[[List[List[int]]], List[List[str]]]
 
-
-class Features(Answer):
+class Features(Rows):
     """Sparse activations of a dictionary's latents, one row per token.
 
     `prompt`, `position` and `token_ids` say, row by row, which token it is:
@@ -35,12 +32,8 @@ class Features(Answer):
         provenance: Provenance,
         token_strings: TokenStrings,
     ) -> None:
+        super().__init__(prompt, position, provenance, token_strings)
         self.csr: Any = csr  # scipy, float32 [tokens, d_sae]
-        self.prompt = prompt  # [tokens]
-        self.position = position  # [tokens]
-        self.token_ids = row_token_ids(provenance.token_ids, prompt, position)
-        self.provenance = provenance
-        self._token_strings = token_strings
         self._tokens: Optional[List[str]] = None
 
     @property
@@ -63,9 +56,6 @@ class Features(Answer):
                 else []
             )
         return self._tokens
-
-    def __len__(self) -> int:
-        return int(self.csr.shape[0])
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One line per activation: prompt, position, token_id, token, latent,

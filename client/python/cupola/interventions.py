@@ -1,4 +1,4 @@
-"""Typed changes of a forward pass, for `Model.run`.
+"""Typed changes of a forward pass, for `Model.run` and `Model.generate`.
 
 Each acts where a hook point, or a dictionary's output, is made: at `positions`
 (None: all; an int, a list, or one list per prompt). `heads` and `neurons`
@@ -21,8 +21,16 @@ from .errors import InvalidArgument
 # One, several, or (None) all.
 Indices = Union[None, int, Sequence[int]]
 # One number, a vector as long as the (narrowed) last dimension, which each head
-# gets, or all values of one position.
-Value = ArrayLike
+# gets, all values of one position, or [positions, ...] with a row for each of
+# the intervention's positions; values for all heads and neurons are narrowed as
+# the intervention is. Or the name of a mean that `Model.mean_activation` stored.
+Value = Union[str, ArrayLike]
+
+
+# Where an intervention without positions acts on a generated text: all of it
+# (None), the "prompt" or what is "generated". Positions of scope "generated"
+# count from the first generated one; all others are the prompt's.
+Scope = Optional[str]
 
 
 @dataclasses.dataclass
@@ -33,17 +41,25 @@ class Zero:
     positions: Positions = None
     heads: Indices = None
     neurons: Indices = None
+    scope: Scope = None
 
 
 @dataclasses.dataclass
 class Set:
-    """Sets a hook point to `value`: a mean activation, say."""
+    """Sets a hook point to `value`."""
 
     hook: str
     value: Value
     positions: Positions = None
     heads: Indices = None
     neurons: Indices = None
+    scope: Scope = None
+
+
+class Mean(Set):
+    """Puts a mean in a hook point's place (mean ablation): the name of one that
+    `Model.mean_activation` stored for the model in this processing, or a value
+    as Set takes it."""
 
 
 @dataclasses.dataclass
@@ -56,6 +72,7 @@ class Add:
     positions: Positions = None
     heads: Indices = None
     neurons: Indices = None
+    scope: Scope = None
 
 
 @dataclasses.dataclass
@@ -67,6 +84,7 @@ class Scale:
     positions: Positions = None
     heads: Indices = None
     neurons: Indices = None
+    scope: Scope = None
 
 
 @dataclasses.dataclass
@@ -78,6 +96,7 @@ class ProjectOut:
     positions: Positions = None
     heads: Indices = None
     neurons: Indices = None
+    scope: Scope = None
 
 
 @dataclasses.dataclass
@@ -92,6 +111,7 @@ class Patch:
     positions: Positions = None
     heads: Indices = None
     neurons: Indices = None
+    scope: Scope = None
 
 
 @dataclasses.dataclass
@@ -102,6 +122,7 @@ class SubtractLatents:
     dictionary: Any
     latents: Indices
     positions: Positions = None
+    scope: Scope = None
 
 
 @dataclasses.dataclass
@@ -113,6 +134,7 @@ class SetLatents:
     latents: Mapping[int, float]
     keep_error: bool = True
     positions: Positions = None
+    scope: Scope = None
 
 
 @dataclasses.dataclass
@@ -123,11 +145,13 @@ class Reconstruct:
     dictionary: Any
     overrides: Mapping[int, float] = dataclasses.field(default_factory=dict)
     positions: Positions = None
+    scope: Scope = None
 
 
 Intervention = Union[
     Zero,
     Set,
+    Mean,
     Add,
     Scale,
     ProjectOut,
@@ -160,6 +184,13 @@ def message_of(intervention: Any, where: str) -> _protos.run.Intervention:
     positions = _requests.positions_message(intervention.positions)
     if positions is not None:
         message.positions.CopyFrom(positions)
+    try:
+        message.scope = _SCOPES[intervention.scope]
+    except (KeyError, TypeError):
+        raise InvalidArgument(
+            f"{where}.scope: expected 'prompt', 'generated' or None, got "
+            f"{intervention.scope!r}"
+        ) from None
     fill(message, intervention, where)
     return message
 
@@ -184,12 +215,17 @@ def _indices(indices: Indices, where: str) -> List[int]:
     return _requests.unsigned(several, f"{where}:")
 
 
-def _tensor(value: Value, where: str) -> _protos.tensor.Tensor:
+def _fill_value(message: Any, value: Value, where: str) -> None:
+    if isinstance(value, str):
+        if not value:
+            raise InvalidArgument(f"{where}.value: an empty name")
+        message.mean = value
+        return
     try:
         array = np.asarray(value, np.float32)
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"{where}.value: {error}") from None
-    return _tensors.to_tensor(array)
+    message.value.CopyFrom(_tensors.to_tensor(array))
 
 
 def _latent_values(
@@ -206,16 +242,23 @@ def _latent_values(
     ]
 
 
+_SCOPES = {
+    None: _protos.run.Intervention.SCOPE_UNSPECIFIED,
+    "prompt": _protos.run.Intervention.PROMPT,
+    "generated": _protos.run.Intervention.GENERATED,
+}
+
+
 def _fill_zero(message: Any, plain: Zero, where: str) -> None:
     message.zero.SetInParent()
 
 
 def _fill_set(message: Any, plain: Set, where: str) -> None:
-    message.set.value.CopyFrom(_tensor(plain.value, where))
+    _fill_value(message.set, plain.value, where)
 
 
 def _fill_add(message: Any, plain: Add, where: str) -> None:
-    message.add.value.CopyFrom(_tensor(plain.value, where))
+    _fill_value(message.add, plain.value, where)
     message.add.scale = float(plain.scale)
 
 
@@ -224,7 +267,7 @@ def _fill_scale(message: Any, plain: Scale, where: str) -> None:
 
 
 def _fill_project_out(message: Any, plain: ProjectOut, where: str) -> None:
-    message.project_out.value.CopyFrom(_tensor(plain.value, where))
+    _fill_value(message.project_out, plain.value, where)
 
 
 def _fill_patch(message: Any, plain: Patch, where: str) -> None:
@@ -260,6 +303,7 @@ def _fill_reconstruct(message: Any, plain: Reconstruct, where: str) -> None:
 _FILL: Mapping[type, Any] = {
     Zero: _fill_zero,
     Set: _fill_set,
+    Mean: _fill_set,
     Add: _fill_add,
     Scale: _fill_scale,
     ProjectOut: _fill_project_out,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _protos, _requests, attribution, weights
+from . import _answers, _protos, _requests, attribution, means, weights
 from ._requests import Positions, Prompts
 from ._tokens import Tokens
-from .attribution import Attribution, LogitLens
+from .attribution import Attribution, LogitLens, PromptTokens
 from .errors import DataLoss, InvalidArgument
+from .generation import Generation, TokenStream, generate
 from .info import HookPoint, ModelInfo
-from .results import Activations, Provenance
+from .interventions import dictionary_name
+from .results import Activations
 from .run import Answers, Run, run
 
 if TYPE_CHECKING:
@@ -99,10 +100,9 @@ class Model:
             processing=_requests.processing_code(self.processing),
             dtype=_requests.answer_dtype_code(dtype),
         )
-        connection = self._client._connection
-        start = time.perf_counter()
-        header, arrays = connection.stream(
-            connection.analysis.GetActivations,
+        header, arrays, provenance = _answers.ask(
+            self._client,
+            "GetActivations",
             request,
             self.name,
             lambda header: [
@@ -110,7 +110,6 @@ class Model:
                 *header.positions,
             ],
         )
-        round_trip = time.perf_counter() - start
         if len(header.hooks) != len(hooks):
             raise DataLoss(
                 f"asked for {len(hooks)} hooks, got {len(header.hooks)}"
@@ -126,7 +125,7 @@ class Model:
             aliases={
                 asked: hook.name for asked, hook in zip(hooks, header.hooks)
             },
-            provenance=Provenance.from_message(header.provenance, round_trip),
+            provenance=provenance,
         )
 
     def run(
@@ -134,12 +133,15 @@ class Model:
         prompts: Prompts,
         interventions: Sequence[Any] = (),
         positions: Positions = None,
-        loss: bool = True,
+        loss: Union[bool, str] = True,
         top_logits: int = 0,
         answers: Answers = None,
         dictionaries: Sequence[Any] = (),
         hooks: Union[str, Sequence[str]] = (),
         *,
+        boosts: int = 0,
+        min_logprob: float = -9.0,
+        boost_tokens: Sequence[int] = (),
         prepend_bos: Optional[bool] = None,
     ) -> Union[Run, List[Run]]:
         """Runs the prompts with interventions (cupola.Zero, cupola.Add, ...),
@@ -148,7 +150,14 @@ class Model:
         `dictionaries` and the values of `hooks` at `positions`.
 
         A list of lists is a list of intervention sets, each run by itself, and
-        gives one Run per set.
+        gives one Run per set. `loss` "mean": one loss per prompt, the mean over
+        its positions.
+
+        `boosts`: so many tokens that the interventions cost most
+        log-probability, and as many that gain most, in the mean over the
+        prompts, at one position of each. Tokens whose mean clean
+        log-probability is below `min_logprob`, and others than `boost_tokens`
+        where these are given, count as unchanged.
         """
         return run(
             self,
@@ -161,24 +170,103 @@ class Model:
             dictionaries,
             hooks,
             prepend_bos,
+            boosts,
+            min_logprob,
+            boost_tokens,
         )
+
+    def generate(
+        self,
+        prompts: Prompts,
+        max_new_tokens: int = 32,
+        interventions: Sequence[Any] = (),
+        temperature: float = 0.0,
+        top_k: Optional[int] = None,
+        top_p: Optional[float] = None,
+        seed: int = 0,
+        stop: Optional[Tokens] = None,
+        top_logprobs: int = 0,
+        samples: int = 1,
+        stream: bool = False,
+        *,
+        prepend_bos: Optional[bool] = None,
+    ) -> Union[Generation, TokenStream]:
+        """Continues each prompt, with interventions active on the prompt and on
+        what is generated (their `scope` narrows that).
+
+        `temperature` 0 takes the most probable token each time; above, tokens
+        are drawn: logits divided by it, then only the `top_k` largest, then the
+        most probable ones that have `top_p` together, as transformers does it.
+        The same seed and prompt give the same `samples` texts. A text ends
+        behind a token of `stop` (None: the model's own end of text; []: none).
+        `top_logprobs`: so many of the most probable tokens beside each.
+
+        `stream` True gives the tokens one by one as they come (all prompts'
+        together); leaving the loop stops the server's work.
+        """
+        return generate(
+            self,
+            prompts,
+            max_new_tokens,
+            interventions,
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            stop,
+            top_logprobs,
+            samples,
+            stream,
+            prepend_bos,
+        )
+
+    def mean_activation(
+        self,
+        prompts: Prompts,
+        hook: str,
+        positions: Positions = None,
+        name: Optional[str] = None,
+        *,
+        prepend_bos: Optional[bool] = None,
+    ) -> means.MeanActivation:
+        """The mean of `hook` over all `positions` of all prompts.
+
+        `name` stores it on the server for interventions to use:
+        ``cupola.Mean(hook, name)``, or as any `value`. It stays until it is
+        stored again or deleted; one name may stand for a mean of each of
+        several hook points.
+        """
+        return means.mean_activation(
+            self, prompts, hook, positions, name, prepend_bos
+        )
+
+    def means(self) -> List[means.StoredMean]:
+        """The means that the server keeps of this model, in all processings."""
+        return means.means(self)
+
+    def delete_mean(self, name: str, hook: str) -> None:
+        """Deletes a stored mean of this model in this handle's processing;
+        NotFound where there is none."""
+        means.delete_mean(self, name, hook)
 
     def attribute(
         self,
         prompts: Prompts,
-        tokens: Optional[Tokens] = None,
-        incorrect: Optional[Tokens] = None,
+        tokens: Optional[PromptTokens] = None,
+        incorrect: Optional[PromptTokens] = None,
         *,
         latents: Union[None, int, Sequence[int]] = None,
         vectors: Optional[ArrayLike] = None,
         inactive: Optional[ArrayLike] = None,
+        reference: Optional[Prompts] = None,
+        reference_positions: Positions = None,
         dictionary: Union[None, str, Dictionary] = None,
         level: str = "layers",
         layer: Optional[int] = None,
         mlp_input: bool = False,
         apply_norm: bool = False,
         gain: bool = True,
-        split_dictionary: bool = False,
+        split_dictionary: Any = False,
         positions: Positions = None,
         mean: bool = False,
         prepend_bos: Optional[bool] = None,
@@ -186,18 +274,22 @@ class Model:
         """What each component of the residual adds to logits of `tokens` (or
         to their differences to `incorrect`), to the pre-activations of a
         dictionary's `latents`, or to directions `vectors` [n, d_model]; with
-        none of them the components themselves.
+        none of them the components themselves. `tokens` are the same for all
+        prompts, or a list of lists: each prompt's own.
 
         `level`: "layers" (attention and MLP of each layer), "heads" or
         "neurons", in TransformerLens' row order. `layer` and `mlp_input` take
         the residual entering a layer, or its MLP, instead of the last one;
         `apply_norm` then gives components as the norm there sees them.
-        `split_dictionary`: the component at `dictionary`'s output point is
-        told as its reconstruction and its error. `mean`: over all rows.
+        `split_dictionary`: the component at a dictionary's output point is
+        told as its reconstruction and its error; a dictionary, several, or
+        True for `dictionary`. `mean`: over all rows.
         The components of latents on attn.hook_z are the prompt's positions,
-        through the attention pattern. For latents on mlp.hook_post neurons
-        that do not fire count as zero, or as `inactive` [components, d_mlp]:
-        say, what `vectors=W_in.T, mean=True` gave for reference prompts.
+        through the attention pattern, or with level "heads" the heads. For
+        latents on mlp.hook_post neurons that do not fire count as zero, as the
+        mean of each component over `reference` prompts (over the
+        `reference_positions` of each, and then over them), or as `inactive`
+        [components, d_mlp].
         `gain` False leaves the final norm's gain out in raw processing, as
         TransformerLens does; the components then do not sum to the logit.
         """
@@ -212,6 +304,9 @@ class Model:
             latents,  # type: ignore[arg-type]
             vectors,
             inactive,
+            reference,
+            reference_positions,
+            self._splits(split_dictionary, dictionary),
             level,
             layer,
             gain,
@@ -219,9 +314,23 @@ class Model:
             prepend_bos,
             mlp_input=mlp_input,
             apply_norm=apply_norm,
-            split_dictionary=split_dictionary,
             mean=mean,
         )
+
+    @staticmethod
+    def _splits(wanted: Any, dictionary: Optional[Dictionary]) -> List[str]:
+        """The names of the dictionaries that `split_dictionary` means."""
+        if wanted is None or wanted is False:
+            return []
+        if wanted is True:
+            if dictionary is None:
+                raise InvalidArgument(
+                    "split_dictionary: True means `dictionary`; it is not given"
+                )
+            wanted = dictionary
+        one = isinstance(wanted, str) or hasattr(wanted, "name")
+        several = [wanted] if one else list(wanted)
+        return [dictionary_name(item) for item in several]
 
     def logit_lens(
         self,

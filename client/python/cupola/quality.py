@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _protos, _requests
+from . import _answers, _protos, _requests
 from ._requests import Positions, Prompts
-from .attribution import Rows, stream_rows
+from .results import Rows
 
 if TYPE_CHECKING:
     import pandas
@@ -102,9 +102,9 @@ def quality(
         processing=_requests.processing_code(dictionary.processing),
         score_every=score_every,
     )
-    header, arrays, rows = stream_rows(
+    header, arrays, rows = _answers.ask_rows(
         dictionary._client,
-        dictionary._client._connection.analysis.GetQuality,
+        "GetQuality",
         request,
         dictionary.info.model,
         ["losses", "loss_prompt", "loss_position", "squared_error", "token_l0"],

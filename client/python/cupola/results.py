@@ -4,13 +4,26 @@ from."""
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+import itertools
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+)
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _protos
 from .info import dtype_name, processing_name
+
+# The strings of the tokens of each prompt, from their ids.
+TokenStrings = Callable[[List[List[int]]], List[List[str]]]
 
 
 class Seconds(float):
@@ -83,6 +96,33 @@ class Answer:
     def _origin(self) -> str:
         source = "from the cache" if self.from_cache else "computed"
         return f"{source} in {self.seconds * 1e3:.1f} ms"
+
+
+class Rows(Answer):
+    """An answer with a row per token: `prompt`, `position` and `token_ids`
+    say which token it is."""
+
+    def __init__(
+        self,
+        prompt: NDArray[np.int32],
+        position: NDArray[np.int32],
+        provenance: Provenance,
+        token_strings: TokenStrings,
+    ) -> None:
+        self.prompt = prompt  # [rows]
+        self.position = position  # [rows]
+        self.provenance = provenance
+        self.token_ids = row_token_ids(provenance.token_ids, prompt, position)
+        self._token_strings = token_strings
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+    def _strings(self, ids: NDArray[Any]) -> NDArray[Any]:
+        """The texts of token ids, in their shape."""
+        flat = [int(index) for index in ids.reshape(-1)]
+        texts = self._token_strings([[index] for index in flat]) if flat else []
+        return np.array([text for (text,) in texts], object).reshape(ids.shape)
 
 
 class Activations(Answer, Mapping[str, List[NDArray[Any]]]):
@@ -185,9 +225,10 @@ def row_token_ids(
     """The token id of each row; empty where there were no prompts."""
     if not token_ids:
         return np.empty(0, np.int64)
-    return np.array(
-        [token_ids[i][j] for i, j in zip(prompt, position)], np.int64
-    )
+    starts = np.zeros(len(token_ids), np.int64)
+    np.cumsum([len(ids) for ids in token_ids[:-1]], out=starts[1:])
+    flat = np.fromiter(itertools.chain.from_iterable(token_ids), np.int64)
+    return flat[starts[prompt] + position]
 
 
 def _count(number: int, what: str) -> str:

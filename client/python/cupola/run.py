@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -19,9 +18,15 @@ from typing import (
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
-from . import _protos, _requests, _tokens, interventions
+from . import (
+    _answers,
+    _protos,
+    _requests,
+    _tensors,
+    _tokens,
+    interventions,
+)
 from ._requests import Positions, Prompts
 from .errors import DataLoss, InvalidArgument
 from .results import Answer, Provenance
@@ -35,7 +40,8 @@ T = TypeVar("T")
 # One token for every prompt, or for each prompt one or several: ids or texts
 # that are one token.
 Answers = Union[None, int, str, Sequence[Any]]
-_TENSORS_OF_SHOWN = ("loss", "logprob", "rank", "top_tokens", "top_logits")
+_READOUT = ("loss", "logprob", "rank", "top_tokens", "top_logits")
+_BOOSTS = ("boosted_tokens", "boost", "deboosted_tokens", "deboost")
 
 
 class Beside(List[T]):
@@ -57,6 +63,18 @@ class Top(NamedTuple):
     logits: NDArray[np.float32]  # [positions, n]
 
 
+class Boosts(NamedTuple):
+    """What the interventions do to the log-probabilities of all tokens at the
+    one position of each prompt: the mean over the prompts of clean less
+    changed. `tokens` lose most under the interventions, `bottom_tokens` gain
+    most; the most first."""
+
+    tokens: NDArray[np.int32]  # [n]
+    boost: NDArray[np.float32]  # [n]
+    bottom_tokens: NDArray[np.int32]  # [n]
+    bottom_boost: NDArray[np.float32]  # [n]
+
+
 class Run(Answer):
     """What a set of interventions changed. Every field has one item per prompt,
     and the clean run's items in its `clean`: ``run.loss[0]`` is the first
@@ -71,6 +89,7 @@ class Run(Answer):
         dictionaries: List[str],
         hooks: List[str],
         aliases: Dict[str, str],
+        boosts: Optional[Boosts],
         provenance: Provenance,
     ) -> None:
         def beside(field: str) -> Beside[Any]:
@@ -80,7 +99,8 @@ class Run(Answer):
             )
 
         # [positions]: of predicting the next token; without given positions the
-        # last token, which predicts none, is left out.
+        # last token, which predicts none, is left out. Of loss="mean" one
+        # number, over the positions that have a next token.
         self.loss: Beside[NDArray[np.float32]] = beside("loss")
         # [positions], or [positions, answers] of several answers per prompt.
         self.logprob: Beside[NDArray[np.float32]] = beside("logprob")
@@ -106,6 +126,7 @@ class Run(Answer):
             },
             aliases,
         )
+        self.boosts = boosts  # where they were asked for
         self.positions = positions  # [prompt]: what the rows stand for
         self.provenance = provenance
 
@@ -124,6 +145,10 @@ class Run(Answer):
             columns: Dict[str, Any] = {}
             for name in ("loss", "logprob", "rank"):
                 field = getattr(self, name)
+                if np.ndim(field[i]) == 0:
+                    raise InvalidArgument(
+                        "to_dataframe: a mean loss has no positions"
+                    )
                 columns[f"clean_{name}"] = _first(field.clean[i])
                 columns[name] = _first(field[i])
             rows = len(columns["loss"])
@@ -146,7 +171,10 @@ class Run(Answer):
             f"Run of {self.provenance.model}: {prompts} "
             f"prompt{'' if prompts == 1 else 's'}, {self._origin()}"
         ]
-        losses = [np.concatenate(self.loss.clean), np.concatenate(self.loss)]
+        losses = [
+            np.concatenate([np.atleast_1d(loss) for loss in part])
+            for part in (self.loss.clean, self.loss)
+        ]
         if len(losses[0]):
             clean, changed = (float(np.nanmean(loss)) for loss in losses)
             lines.append(f"  mean loss: {clean:.4f} clean, {changed:.4f}")
@@ -178,14 +206,21 @@ def run(
     prompts: Prompts,
     wanted: Sequence[Any],
     positions: Positions,
-    loss: bool,
+    loss: Union[bool, str],
     top_logits: int,
     answers: Answers,
     dictionaries: Sequence[Any],
     hooks: Union[str, Sequence[str]],
     prepend_bos: Optional[bool],
+    boosts: int,
+    min_logprob: float,
+    boost_tokens: Sequence[int],
 ) -> Union[Run, List[Run]]:
     """Model.run."""
+    if isinstance(loss, str) and loss != "mean":
+        raise InvalidArgument(
+            f"loss: expected True, False or 'mean', got {loss!r}"
+        )
     sets, several = _sets(wanted)
     hooks = [hooks] if isinstance(hooks, str) else list(hooks)
     if isinstance(dictionaries, str) or hasattr(dictionaries, "name"):
@@ -198,10 +233,17 @@ def run(
         sets=_set_messages(sets),
         processing=_requests.processing_code(model.processing),
         output=bool(loss),
+        mean_loss=loss == "mean",
         top_logits=top,
         dictionaries=names,
         hooks=hooks,
     )
+    if boosts:
+        (request.boosts.top,) = _requests.unsigned([boosts], "boosts:")
+        request.boosts.min_logprob = float(min_logprob)
+        request.boosts.tokens.extend(
+            _requests.unsigned(list(boost_tokens), "boost_tokens:")
+        )
     if prepend_bos is not None:
         _tokenize_sources_alike(request, prepend_bos)
     selection = _requests.positions_message(positions)
@@ -211,27 +253,27 @@ def run(
     request.answers.extend(
         answers_messages(model._client, model.name, prompts, count, answers)
     )
-    connection = model._client._connection
-    start = time.perf_counter()
-    header, arrays = connection.stream(
-        connection.analysis.Run, request, model.name, _tensors_of
+    header, arrays, provenance = _answers.ask(
+        model._client, "Run", request, model.name, _tensors_of
     )
-    provenance = Provenance.from_message(
-        header.provenance, time.perf_counter() - start
+    read = _Reader(
+        header, arrays, provenance, positions is None, loss == "mean"
     )
-    variants, where = _variants(header, arrays, cut=positions is None)
-    aliases = dict(zip(hooks, header.hooks))
+    full_names = [values.hook for values in header.activations]
+    aliases = dict(zip(hooks, full_names))
+    clean = read.variant(0)
     runs = [
         Run(
-            variant,
-            variants[0],
-            where,
+            read.variant(number) if number else clean,
+            clean,
+            read.positions,
             names,
-            list(header.hooks),
+            full_names,
             aliases,
+            read.boosts(number - 1) if number else None,
             provenance,
         )
-        for variant in (variants[1:] or variants)
+        for number in (range(1, header.variants) or [0])
     ]
     return runs if several else runs[0]
 
@@ -309,57 +351,103 @@ def _set_messages(sets: List[List[Any]]) -> List[_protos.run.InterventionSet]:
 
 
 def _tensors_of(header: Any) -> List[Any]:
-    tensors: List[Any] = []
-    for variant in header.variants:
-        for shown in variant.prompts:
-            tensors += [getattr(shown, name) for name in _TENSORS_OF_SHOWN]
-            for rows in shown.features:
-                tensors += [rows.indptr, rows.indices, rows.values]
-            tensors += shown.activations
-    return tensors + list(header.positions)
+    tensors: List[Any] = [getattr(header, name) for name in _READOUT]
+    for rows in header.features:
+        tensors += _tensors.of_sparse_rows(rows)
+    tensors += [values.values for values in header.activations]
+    if header.HasField("boost"):
+        tensors += [getattr(header, name) for name in _BOOSTS]
+    return tensors + [header.prompt, header.position]
 
 
-def _variants(
-    header: Any, arrays: List[Any], cut: bool
-) -> Tuple[List[List[_Shown]], List[NDArray[np.int32]]]:
-    if any(array is None for array in arrays) or not header.variants:
-        raise DataLoss("the answer lacks a tensor")
-    left = iter(arrays)
-    variants = []
-    for variant in header.variants:
-        prompts = []
-        for shown in variant.prompts:
-            loss, logprob, rank, tokens, logits = (next(left) for _ in range(5))
-            features = [
-                _csr(next(left), next(left), next(left), rows.columns)
-                for rows in shown.features
+class _Reader:
+    """Cuts an answer's arrays, which hold all variants and prompts."""
+
+    def __init__(
+        self,
+        header: Any,
+        arrays: List[Any],
+        provenance: Provenance,
+        cut: bool,
+        mean: bool,
+    ) -> None:
+        if not header.variants:
+            raise DataLoss("the answer has no run")
+        left = iter(arrays)
+        self._cut = cut
+        self._mean = mean
+        self._readout = [next(left) for _ in _READOUT]
+        self._features = [
+            _tensors.to_csr(next(left), next(left), next(left), rows.columns)
+            for rows in header.features
+        ]
+        values = [next(left) for _ in header.activations]
+        self._boosts: List[Any] = []
+        if header.HasField("boost"):
+            self._boosts = [next(left) for _ in _BOOSTS]
+        prompt, position = left
+        tokens = [len(ids) for ids in provenance.token_ids]
+        counts = np.bincount(prompt, minlength=len(tokens))
+        self._ends = np.concatenate([[0], np.cumsum(counts)])
+        self.positions = np.split(position, self._ends[1:-1])
+        self._activations = [
+            self._cut_values(array, list(field.shape), counts, tokens, header)
+            for array, field in zip(values, header.activations)
+        ]
+
+    @staticmethod
+    def _cut_values(
+        array: NDArray[np.float32],
+        shape: List[int],
+        counts: NDArray[Any],
+        tokens: List[int],
+        header: Any,
+    ) -> List[List[NDArray[np.float32]]]:
+        shapes = [
+            [rows, *(length if size < 0 else size for size in shape)]
+            for rows, length in zip(counts, tokens)
+        ]
+        sizes = [int(np.prod(one)) for one in shapes] * header.variants
+        if sum(sizes) != len(array):
+            raise DataLoss("activations of another size than their shape's")
+        parts = np.split(array, np.cumsum(sizes)[:-1])
+        return [
+            [
+                part.reshape(one)
+                for part, one in zip(parts[i : i + len(shapes)], shapes)
             ]
-            activations = [next(left) for _ in shown.activations]
-            if logprob.shape[1] == 1:
-                logprob, rank = logprob[:, 0], rank[:, 0]
-            if cut:  # the last token predicts nothing
+            for i in range(0, len(parts), len(shapes))
+        ]
+
+    def boosts(self, number: int) -> Optional[Boosts]:
+        if not self._boosts:
+            return None
+        return Boosts(*(array[number] for array in self._boosts))
+
+    def variant(self, number: int) -> List[_Shown]:
+        return [
+            self._shown(number, prompt) for prompt in range(len(self.positions))
+        ]
+
+    def _shown(self, number: int, prompt: int) -> _Shown:
+        begin, end = self._ends[prompt], self._ends[prompt + 1]
+        losses, *others = (array[number] for array in self._readout)
+        logprob, rank, tokens, logits = (array[begin:end] for array in others)
+        rows = len(self._features) and self._ends[-1] * number
+        features = [csr[rows + begin : rows + end] for csr in self._features]
+        activations = [values[number][prompt] for values in self._activations]
+        if logprob.shape[1:] == (1,):
+            logprob, rank = logprob[:, 0], rank[:, 0]
+        if self._mean:
+            loss = losses[prompt]
+        else:
+            loss = losses[begin:end]
+            if self._cut:  # the last token predicts nothing
                 loss = loss[:-1]
                 if len(logprob) and np.isnan(logprob[-1]).all():
                     logprob, rank = logprob[:-1], rank[:-1]
-            prompts.append(
-                _Shown(
-                    loss,
-                    logprob,
-                    rank,
-                    Top(tokens, logits),
-                    features,
-                    activations,
-                )
-            )
-        variants.append(prompts)
-    return variants, list(left)
-
-
-def _csr(indptr: Any, indices: Any, values: Any, columns: int) -> Any:
-    return csr_matrix(
-        (values, indices.astype(np.int32, copy=False), indptr),
-        shape=(len(indptr) - 1, columns),
-    )
+        top = Top(tokens, logits)
+        return _Shown(loss, logprob, rank, top, features, activations)
 
 
 def _first(values: NDArray[Any]) -> NDArray[Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _protos, _requests, _tensors, _tokens
+from . import _answers, _protos, _requests, _tensors, _tokens
 from ._tokens import Tokens
-from .errors import DataLoss, InvalidArgument
+from .errors import InvalidArgument
 from .results import Provenance
 
 if TYPE_CHECKING:
@@ -42,21 +41,15 @@ def fetch(
         columns=_indices(columns, "columns:"),
         **request,
     )
-    connection = client._connection
-    _, (values, _) = connection.stream(
-        connection.analysis.GetWeight,
-        message,
-        route,
-        lambda header: [header.values, header.shape],
+    _, (array, _), _ = _answers.ask(
+        client, "GetWeight", message, route, ["values", "shape"], required=1
     )
-    if values is None:
-        raise DataLoss("the answer lacks the tensor")
-    array: NDArray[np.float32] = values
     if _requests.is_int(columns):
         array = array[..., 0]
     if _requests.is_int(rows):
         array = array[0]
-    return array
+    entries: NDArray[np.float32] = array
+    return entries
 
 
 class Weights:
@@ -65,6 +58,16 @@ class Weights:
 
     def __init__(self, dictionary: Dictionary) -> None:
         self._dictionary = dictionary
+
+    def decoder(self, latents: Indices) -> NDArray[np.float32]:
+        """What latents write per unit of activation: rows of W_dec,
+        [latents, d_out]; of a single integer [d_out]."""
+        return self._dictionary.weight("W_dec", rows=latents)
+
+    def encoder(self, latents: Indices) -> NDArray[np.float32]:
+        """What latents read: columns of W_enc as rows, [latents, d_in]; of a
+        single integer [d_in]."""
+        return self._dictionary.weight("W_enc", columns=latents).T
 
     def nearest(
         self,
@@ -210,18 +213,12 @@ class Weights:
             request.processing = _requests.processing_code(
                 dictionary.processing
             )
-        connection = dictionary._client._connection
-        start = time.perf_counter()
-        header, (indices, values) = connection.stream(
-            connection.analysis.GetLatentWeights,
+        _, (indices, values), provenance = _answers.ask(
+            dictionary._client,
+            "GetLatentWeights",
             request,
             dictionary.info.model,
-            lambda header: [header.indices, header.values],
-        )
-        if indices is None or values is None:
-            raise DataLoss("the answer lacks a tensor")
-        provenance = Provenance.from_message(
-            header.provenance, time.perf_counter() - start
+            ["indices", "values"],
         )
         return indices, values, provenance
 

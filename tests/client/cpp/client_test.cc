@@ -41,6 +41,25 @@ class FakeServer final : public v1::Analysis::Service {
     return last;
   }
 
+  // Tokens 0, 1, ... as many as asked for, or until the client has gone; the
+  // end only after all of them.
+  grpc::Status Generate(
+      grpc::ServerContext* context, const v1::GenerateRequest* request,
+      grpc::ServerWriter<v1::GenerateResponse>* writer) override {
+    v1::GenerateResponse message;
+    for (uint32_t i = 0; i < request->max_new_tokens(); ++i) {
+      message.Clear();
+      message.add_tokens()->mutable_chosen()->set_id(i);
+      if (context->IsCancelled() || !writer->Write(message)) {
+        return grpc::Status::CANCELLED;
+      }
+    }
+    message.Clear();
+    message.mutable_end()->add_prompts()->add_samples()->set_text("done");
+    if (last.ok() && !messages.empty()) writer->Write(message);
+    return last;
+  }
+
   std::string Metadata(const std::string& key) {
     std::lock_guard<std::mutex> lock(mutex_);
     return metadata_[key];
@@ -149,6 +168,37 @@ TEST_F(ClientTest, OtherErrorsAreNot) {
   EXPECT_EQ(client_->GetFeatures(request_).status().code(),
             absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(fake_.calls, 1);
+}
+
+TEST_F(ClientTest, TokensComeOneByOne) {
+  Answer(0, {});
+  v1::GenerateRequest request;
+  request.set_max_new_tokens(3);
+  std::vector<uint32_t> ids;
+  const auto take = [&](const v1::GenerateResponse::Token& token) {
+    ids.push_back(token.chosen().id());
+    return true;
+  };
+  const auto end = client_->Generate(request, take);
+  ASSERT_TRUE(end.ok()) << end.status();
+  EXPECT_EQ(end->prompts(0).samples(0).text(), "done");
+  EXPECT_EQ(ids, (std::vector<uint32_t>{0, 1, 2}));
+  fake_.messages.clear();  // no end
+  EXPECT_EQ(client_->Generate(request, take).status().code(),
+            absl::StatusCode::kDataLoss);
+  fake_.last = {grpc::StatusCode::INVALID_ARGUMENT, "top_p is 2"};
+  EXPECT_EQ(client_->Generate(request, take).status().message(), "top_p is 2");
+}
+
+TEST_F(ClientTest, ACallerWhoHasEnoughStopsTheServer) {
+  v1::GenerateRequest request;
+  request.set_max_new_tokens(4'000'000'000);  // ends only with the client
+  int tokens = 0;
+  const auto end = client_->Generate(
+      request,
+      [&](const v1::GenerateResponse::Token&) { return ++tokens < 5; });
+  EXPECT_EQ(end.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(tokens, 5);
 }
 
 TEST_F(ClientTest, AServiceThatIsNotThere) {

@@ -109,6 +109,9 @@ class FakeServer(
         self.cancelled = threading.Event()
         self.chunk_bytes = None  # puts all data into chunks of this size
         self.drop_last_chunk = False
+        # Of Generate: tokens sent; after how many to wait for the client to
+        # leave; tokens that it says there were and sends not.
+        self.sent, self.hold_after, self.extra_tokens = 0, None, 0
         self.extra_chunk = b""
         self.cached = set()
         self.words = list(WORDS)
@@ -364,6 +367,52 @@ class FakeServer(
                 header.position,
             ],
         )
+
+    def Generate(self, request, context):
+        """Each sample of a prompt writes the words from its number on; a stop
+        token among them ends it. The byte of a torn character is one of them."""
+        self._enter("Generate", request, context)
+        messages = protos.generate
+        if self.hold_after:
+            context.add_callback(self.cancelled.set)
+        end = messages.GenerateResponse.End(
+            provenance=self._provenance(request, "")
+        )
+        for i, _ in enumerate(request.prompts.prompts):
+            prompt = end.prompts.add()
+            for sample in range(request.samples):
+                ids = [
+                    (1 + sample + step) % len(self.words)
+                    for step in range(request.max_new_tokens)
+                ]
+                stopped = [k for k, n in enumerate(ids) if n in request.stop.ids]
+                ids = ids[: stopped[0] + 1] if stopped else ids
+                for number in ids:
+                    choice = messages.GenerateResponse.Choice(
+                        id=number, piece=self.words[number], logprob=-number
+                    )
+                    token = messages.GenerateResponse.Token(
+                        prompt=i,
+                        sample=sample,
+                        chosen=choice,
+                        top=[choice] * request.top_logprobs,
+                    )
+                    yield messages.GenerateResponse(tokens=[token])
+                    self.sent += 1
+                    if self.hold_after == self.sent:
+                        self.cancelled.wait(30)
+                kept = ids[:-1] if stopped else ids
+                prompt.samples.add(
+                    tokens=len(ids) + self.extra_tokens,
+                    finish=messages.GenerateResponse.STOP
+                    if stopped
+                    else messages.GenerateResponse.LENGTH,
+                    text=b"".join(self.words[n] for n in kept).decode(
+                        "utf-8", "replace"
+                    ),
+                )
+        if not self.drop_last_chunk:
+            yield messages.GenerateResponse(end=end)
 
     def Reconstruct(self, request, context):
         self._enter("Reconstruct", request, context)

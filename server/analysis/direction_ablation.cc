@@ -1,0 +1,128 @@
+#include "server/analysis/direction_ablation.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/analysis/moved_latents.h"
+#include "server/analysis/pair_samples.h"
+#include "server/analysis/rows.h"
+#include "server/analysis/tensor_io.h"
+#include "server/model/status_macros.h"
+
+namespace cupola::analysis {
+namespace {
+
+using storage::Array;
+using storage::DType;
+using Step = DirectionAblationOptions::Step;
+
+absl::Status CheckActive(const at::Tensor& strengths,
+                         const PairSamples& samples) {
+  const at::Tensor idle = strengths.le(0).nonzero();
+  if (idle.size(0) == 0) return absl::OkStatus();
+  const int64_t i = idle[0][0].item<int64_t>();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "samples.in_latents[", i, "] is ", samples.in[i].item<int64_t>(),
+      ", which is not active at row ", samples.token[i].item<int64_t>(),
+      "; accepted with step STRENGTH: a latent that is"));
+}
+
+}  // namespace
+
+DirectionAblationAnalysis::DirectionAblationAnalysis(
+    BridgeSource bridge, DirectionAblationOptions options, bool inputs)
+    : bridge_(std::move(bridge)), options_(options), inputs_(inputs) {}
+
+storage::Digest DirectionAblationAnalysis::Identity(
+    const storage::Digest& bridge, const DirectionAblationOptions& options) {
+  return storage::Hasher("direction-ablation/1")
+      .AddDigest(bridge)
+      .AddInt(static_cast<int64_t>(options.step))
+      .AddInt(options.draw.count)
+      .AddInt(static_cast<int64_t>(options.draw.seed))
+      .AddDouble(options.on_line)
+      .AddDouble(options.cluster_jacobian)
+      .AddDouble(options.cluster_drop)
+      .Finish();
+}
+
+std::set<model::HookPoint> DirectionAblationAnalysis::captures() const {
+  if (inputs_) return {};
+  return bridge_.Captures(/*reconstruction=*/false);
+}
+
+absl::StatusOr<std::vector<Array>> DirectionAblationAnalysis::RecordOf(
+    const Pass& pass, const MlpBridge& bridge, const Sandwich& s,
+    const at::Tensor& read, const at::Tensor& x,
+    const Sequence& sequence) const {
+  const PairSamples samples = SamplesOf(options_.draw, s, sequence);
+  at::Tensor delta = samples.delta;
+  if (options_.step == Step::kStrength) {
+    delta = Strengths(s.in, samples);
+    if (options_.draw.count == 0) RETURN_IF_ERROR(CheckActive(delta, samples));
+  } else if (options_.step == Step::kUnit) {
+    delta = at::ones({samples.token.size(0)}, x.options());
+  }
+  const at::Tensor outs = samples.out.unsqueeze(1);
+  const at::Tensor here = x.index_select(0, samples.token);
+  const at::Tensor direction = DirectionsOf(
+      bridge, *bridge_.in, read.index_select(0, samples.token), samples.in);
+
+  Sandwich each = s.Select(samples.token);
+  each.in = {samples.in.unsqueeze(1), at::ones_like(delta).unsqueeze(1)};
+  each.out = {outs, at::ones_like(delta).unsqueeze(1)};
+  const at::Tensor jacobian = JacobianBlock(bridge, each).flatten();
+  ASSIGN_OR_RETURN(const at::Tensor after,
+                   ActivationsAt(pass, bridge, *bridge_.out,
+                                 here - direction * delta.unsqueeze(1), outs));
+  // The clean activations, once a token: of latents that are not active, 0.
+  const at::Tensor slots = s.out.indices.index_select(0, samples.token);
+  const at::Tensor before =
+      (s.out.values.index_select(0, samples.token) * slots.eq(outs)).sum(1);
+
+  const at::Tensor difference = after.flatten() - before;
+  const at::Tensor on_line =
+      (delta * jacobian + difference).abs().lt(options_.on_line);
+  const at::Tensor cluster = jacobian.lt(options_.cluster_jacobian) &
+                             difference.lt(options_.cluster_drop);
+  const at::Tensor kind =
+      at::where(on_line, 0, at::where(cluster, 1, 2)).to(at::kInt);
+  return std::vector<Array>{ToArray(samples.token, DType::kInt32),
+                            ToArray(samples.in, DType::kInt32),
+                            ToArray(samples.out, DType::kInt32),
+                            ToArray(delta, DType::kFloat32),
+                            ToArray(before, DType::kFloat32),
+                            ToArray(after.flatten(), DType::kFloat32),
+                            ToArray(jacobian, DType::kFloat32),
+                            ToArray(kind, DType::kInt32)};
+}
+
+absl::StatusOr<std::vector<std::vector<Array>>> DirectionAblationAnalysis::Run(
+    const Pass& pass, const std::vector<Placed>& sequences) const {
+  ASSIGN_OR_RETURN(const auto bridge, bridge_.Get(pass.model));
+  ASSIGN_OR_RETURN(at::Tensor read,
+                   GatherRows(pass, bridge_.place.read, sequences));
+  ASSIGN_OR_RETURN(at::Tensor x, GatherRows(pass, bridge_.place.x, sequences));
+  read = read.to(at::kFloat);
+  x = x.to(at::kFloat);
+  ASSIGN_OR_RETURN(
+      const Sandwich all,
+      MakeSandwich(*bridge, pass.model, *bridge_.in, *bridge_.out, read, x,
+                   MlpInput::kOriginal, LatentMask::kSlots, pass.poll));
+  std::vector<std::vector<Array>> records;
+  int64_t begin = 0;
+  for (const Placed& placed : sequences) {
+    const int64_t count = RowCount(*placed.sequence);
+    const at::Tensor mine =
+        at::arange(begin, begin + count, all.in.indices.options());
+    ASSIGN_OR_RETURN(
+        std::vector<Array> record,
+        RecordOf(pass, *bridge, all.Select(mine), read.index_select(0, mine),
+                 x.index_select(0, mine), *placed.sequence));
+    records.push_back(std::move(record));
+    begin += count;
+  }
+  return records;
+}
+
+}  // namespace cupola::analysis

@@ -1,0 +1,235 @@
+#include "server/analysis/jacobian_totals.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "server/model/status_macros.h"
+
+namespace cupola::analysis {
+namespace {
+
+template <typename T>
+absl::Status SaveVector(const std::vector<T>& values,
+                        storage::StateWriter* state) {
+  return state->Append(values.data(), values.size() * sizeof(T));
+}
+
+template <typename T>
+absl::Status RestoreVector(storage::StateReader* state,
+                           std::vector<T>* values) {
+  return state->Read(values->data(), values->size() * sizeof(T));
+}
+
+// Whether `a` comes before `b` among the largest.
+bool Before(const JacobianEntry& a, const JacobianEntry& b) {
+  if (a.value != b.value) return a.value > b.value;
+  return a.out != b.out ? a.out < b.out : a.in < b.in;
+}
+
+}  // namespace
+
+JacobianTotals::JacobianTotals(const JacobianTotalsOptions& options)
+    : options_(options),
+      active_(options.d_out),
+      histogram_(options.bins + 1),
+      rows_(options.d_out) {}
+
+double JacobianTotals::Bytes(const JacobianTotalsOptions& options,
+                             double outputs) {
+  const double of_pair = (options.float64 ? sizeof(double) : sizeof(float)) +
+                         sizeof(float) + sizeof(uint32_t);
+  return outputs * static_cast<double>(options.d_in) * of_pair;
+}
+
+JacobianTotals::Sums& JacobianTotals::At(int32_t out) {
+  if (rows_[out] == nullptr) {
+    rows_[out] = std::make_unique<Sums>();
+    (options_.float64 ? rows_[out]->wide.resize(options_.d_in)
+                      : rows_[out]->narrow.resize(options_.d_in));
+    rows_[out]->largest.resize(options_.d_in);
+    rows_[out]->counts.resize(options_.d_in);
+  }
+  return *rows_[out];
+}
+
+void JacobianTotals::AddRow(int32_t out, const int32_t* in, const float* values,
+                            int64_t count) {
+  ++active_[out];
+  Sums& sums = At(out);
+  const double per_bin = static_cast<double>(options_.bins) / options_.bins_end;
+  for (int64_t i = 0; i < count; ++i) {
+    const float size = std::fabs(values[i]);
+    if (in[i] < 0 || !(size > 0)) continue;
+    const int32_t latent = in[i];
+    if (options_.float64) {
+      sums.wide[latent] += size;
+    } else {
+      sums.narrow[latent] += size;
+    }
+    sums.largest[latent] = std::max(sums.largest[latent], size);
+    ++sums.counts[latent];
+    const double bin = std::min(static_cast<double>(size) * per_bin,
+                                static_cast<double>(options_.bins));
+    ++histogram_[static_cast<size_t>(bin)];
+  }
+}
+
+double JacobianTotals::Divisor(JacobianStatistic statistic,
+                               JacobianDivisor divisor, int32_t out) const {
+  if (statistic != JacobianStatistic::kMean) return 1;
+  const int64_t by =
+      divisor == JacobianDivisor::kTokens ? tokens_ : active_[out];
+  return static_cast<double>(std::max<int64_t>(by, 1));
+}
+
+double JacobianTotals::Value(const Sums& sums, JacobianStatistic statistic,
+                             double divisor, int64_t in) {
+  switch (statistic) {
+    case JacobianStatistic::kMax:
+      return sums.largest[in];
+    case JacobianStatistic::kCount:
+      return sums.counts[in];
+    default:
+      return (sums.wide.empty() ? sums.narrow[in] : sums.wide[in]) / divisor;
+  }
+}
+
+std::vector<int64_t> JacobianTotals::CountAbove(
+    JacobianStatistic statistic, JacobianDivisor divisor,
+    const std::vector<double>& thresholds) const {
+  // In ascending order, a value is above a run of them from the first on.
+  std::vector<double> sorted = thresholds;
+  std::sort(sorted.begin(), sorted.end());
+  std::vector<int64_t> between(sorted.size() + 1);
+  for (int64_t out = 0; out < options_.d_out; ++out) {
+    if (rows_[out] == nullptr) continue;
+    const double by = Divisor(statistic, divisor, static_cast<int32_t>(out));
+    for (int64_t in = 0; in < options_.d_in; ++in) {
+      const double value = Value(*rows_[out], statistic, by, in);
+      if (!(value > 0)) continue;
+      ++between[std::lower_bound(sorted.begin(), sorted.end(), value) -
+                sorted.begin()];
+    }
+  }
+  std::vector<int64_t> counts;
+  for (double threshold : thresholds) {
+    const size_t first =
+        std::upper_bound(sorted.begin(), sorted.end(), threshold) -
+        sorted.begin();
+    int64_t above = 0;
+    for (size_t i = first; i < between.size(); ++i) above += between[i];
+    counts.push_back(above);
+  }
+  return counts;
+}
+
+std::vector<JacobianEntry> JacobianTotals::Top(JacobianStatistic statistic,
+                                               JacobianDivisor divisor,
+                                               int64_t n) const {
+  std::vector<JacobianEntry> heap;  // the smallest of the n largest on top
+  for (int64_t out = 0; out < options_.d_out && n > 0; ++out) {
+    if (rows_[out] == nullptr) continue;
+    const double by = Divisor(statistic, divisor, static_cast<int32_t>(out));
+    for (int64_t in = 0; in < options_.d_in; ++in) {
+      const JacobianEntry entry{static_cast<int32_t>(out),
+                                static_cast<int32_t>(in),
+                                Value(*rows_[out], statistic, by, in)};
+      if (!(entry.value > 0)) continue;
+      if (static_cast<int64_t>(heap.size()) == n) {
+        if (!Before(entry, heap.front())) continue;
+        std::pop_heap(heap.begin(), heap.end(), Before);
+        heap.pop_back();
+      }
+      heap.push_back(entry);
+      std::push_heap(heap.begin(), heap.end(), Before);
+    }
+  }
+  std::sort(heap.begin(), heap.end(), Before);
+  return heap;
+}
+
+std::vector<double> JacobianTotals::Row(JacobianStatistic statistic,
+                                        JacobianDivisor divisor,
+                                        int32_t out) const {
+  std::vector<double> values(options_.d_in);
+  if (rows_[out] == nullptr) return values;
+  const double by = Divisor(statistic, divisor, out);
+  for (int64_t in = 0; in < options_.d_in; ++in) {
+    values[in] = Value(*rows_[out], statistic, by, in);
+  }
+  return values;
+}
+
+std::vector<double> JacobianTotals::Column(JacobianStatistic statistic,
+                                           JacobianDivisor divisor,
+                                           int32_t in) const {
+  std::vector<double> values(options_.d_out);
+  for (int64_t out = 0; out < options_.d_out; ++out) {
+    if (rows_[out] == nullptr) continue;
+    const double by = Divisor(statistic, divisor, static_cast<int32_t>(out));
+    values[out] = Value(*rows_[out], statistic, by, in);
+  }
+  return values;
+}
+
+absl::Status JacobianTotals::Save(storage::StateWriter* state) const {
+  RETURN_IF_ERROR(state->AppendValue(options_.d_out));
+  RETURN_IF_ERROR(state->AppendValue(options_.d_in));
+  RETURN_IF_ERROR(state->AppendValue(static_cast<uint8_t>(options_.float64)));
+  RETURN_IF_ERROR(state->AppendValue(options_.bins));
+  RETURN_IF_ERROR(state->AppendValue(options_.bins_end));
+  RETURN_IF_ERROR(state->AppendValue(tokens_));
+  RETURN_IF_ERROR(SaveVector(active_, state));
+  RETURN_IF_ERROR(SaveVector(histogram_, state));
+  const int64_t rows = std::count_if(rows_.begin(), rows_.end(),
+                                     [](const auto& row) { return !!row; });
+  RETURN_IF_ERROR(state->AppendValue(rows));
+  for (int64_t out = 0; out < options_.d_out; ++out) {
+    if (rows_[out] == nullptr) continue;
+    RETURN_IF_ERROR(state->AppendValue(static_cast<int32_t>(out)));
+    RETURN_IF_ERROR(SaveVector(rows_[out]->narrow, state));
+    RETURN_IF_ERROR(SaveVector(rows_[out]->wide, state));
+    RETURN_IF_ERROR(SaveVector(rows_[out]->largest, state));
+    RETURN_IF_ERROR(SaveVector(rows_[out]->counts, state));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JacobianTotals::Restore(storage::StateReader* state) {
+  JacobianTotalsOptions saved;
+  uint8_t float64 = 0;
+  int64_t rows = 0;
+  RETURN_IF_ERROR(state->ReadValue(&saved.d_out));
+  RETURN_IF_ERROR(state->ReadValue(&saved.d_in));
+  RETURN_IF_ERROR(state->ReadValue(&float64));
+  RETURN_IF_ERROR(state->ReadValue(&saved.bins));
+  RETURN_IF_ERROR(state->ReadValue(&saved.bins_end));
+  if (saved.d_out != options_.d_out || saved.d_in != options_.d_in ||
+      (float64 != 0) != options_.float64 || saved.bins != options_.bins ||
+      saved.bins_end != options_.bins_end) {
+    return absl::DataLossError("the state is of Jacobians of other shapes");
+  }
+  RETURN_IF_ERROR(state->ReadValue(&tokens_));
+  RETURN_IF_ERROR(RestoreVector(state, &active_));
+  RETURN_IF_ERROR(RestoreVector(state, &histogram_));
+  RETURN_IF_ERROR(state->ReadValue(&rows));
+  for (auto& row : rows_) row.reset();
+  for (int64_t i = 0; i < rows; ++i) {
+    int32_t out = 0;
+    RETURN_IF_ERROR(state->ReadValue(&out));
+    if (out < 0 || out >= options_.d_out || rows_[out] != nullptr) {
+      return absl::DataLossError("the state has no such output latent");
+    }
+    Sums& sums = At(out);
+    RETURN_IF_ERROR(RestoreVector(state, &sums.narrow));
+    RETURN_IF_ERROR(RestoreVector(state, &sums.wide));
+    RETURN_IF_ERROR(RestoreVector(state, &sums.largest));
+    RETURN_IF_ERROR(RestoreVector(state, &sums.counts));
+  }
+  if (state->left() != 0) {
+    return absl::DataLossError("the state goes on behind its end");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace cupola::analysis

@@ -1,0 +1,159 @@
+#include "server/engine/ask_jacobian.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "ATen/ATen.h"
+#include "absl/strings/str_cat.h"
+#include "server/analysis/tensor_io.h"
+#include "server/engine/begin_bridge.h"
+#include "server/model/status_macros.h"
+
+namespace cupola::engine {
+namespace {
+
+using analysis::JacobianAnalysis;
+using storage::DType;
+
+absl::Status CheckOptions(const analysis::JacobianOptions& options,
+                          const Question& question, const Limits& limits,
+                          int64_t k_in, int64_t k_out) {
+  const double rows = static_cast<double>(RowCount(question));
+  double block = 4 * rows * k_out * k_in;
+  double bytes = options.second_order ? block : 0;
+  if (!options.all_inputs) {
+    bytes += options.block ? block : 0;
+  } else if (options.min_abs == 0) {
+    const int64_t most = options.top > 0 ? std::min(options.top, question.d_sae)
+                                         : question.d_sae;
+    bytes += 8 * rows * k_out * most;
+  }
+  if (bytes <= static_cast<double>(limits.max_answer_bytes)) {
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the Jacobians of ", RowCount(question), " tokens would hold ", bytes,
+      " bytes; the server sends at most ", limits.max_answer_bytes,
+      options.all_inputs
+          ? ": set all_inputs.min_abs or all_inputs.top, or ask for fewer "
+            "positions"
+          : ": ask for fewer prompts or positions"));
+}
+
+// What is known of a token's active latents before they are.
+int64_t AtLeastActive(const dictionary::Manifest& manifest) {
+  return manifest.architecture == dictionary::Architecture::kTopK ? manifest.k
+                                                                  : 0;
+}
+
+// Arrays [n, ...] one below the other, their other axes padded to the longest.
+Array ConcatenatePadded(const Records& records, size_t which, double fill) {
+  std::vector<int64_t> shape = (*records.front())[which].shape;
+  shape[0] = 0;
+  bool even = true;
+  for (const auto& record : records) {
+    const Array& mine = (*record)[which];
+    shape[0] += mine.shape[0];
+    for (size_t axis = 1; axis < shape.size(); ++axis) {
+      even = even && mine.shape[axis] == shape[axis];
+      shape[axis] = std::max(shape[axis], mine.shape[axis]);
+    }
+  }
+  if (even) return Concatenate(records, which);
+  const DType dtype = (*records.front())[which].dtype;
+  at::Tensor all = at::full(shape, fill, analysis::ToScalarType(dtype));
+  int64_t row = 0;
+  for (const auto& record : records) {
+    const at::Tensor mine = analysis::ViewOf((*record)[which]);
+    at::Tensor part = all.narrow(0, row, mine.size(0));
+    for (int64_t axis = 1; axis < mine.dim(); ++axis) {
+      part = part.narrow(axis, 0, mine.size(axis));
+    }
+    part.copy_(mine);
+    row += mine.size(0);
+  }
+  return analysis::ToArray(all, dtype);
+}
+
+// Row pointers of rows that each have `k_out` outputs: a record with fewer gets
+// empty ones.
+Array ConcatenatePointers(const Records& records, int64_t k_out) {
+  std::vector<int64_t> indptr = {0};
+  for (const auto& record : records) {
+    const Array& mine = (*record)[JacobianAnalysis::kIndptr];
+    const Array& latents = (*record)[JacobianAnalysis::kOutLatents];
+    const int64_t before = indptr.back(), width = latents.shape[1];
+    const at::Tensor view = analysis::ViewOf(mine);
+    const int64_t* ends = view.const_data_ptr<int64_t>() + 1;
+    for (int64_t token = 0; token < latents.shape[0]; ++token) {
+      for (int64_t slot = 0; slot < k_out; ++slot) {
+        indptr.push_back(slot < width ? before + ends[token * width + slot]
+                                      : indptr.back());
+      }
+    }
+  }
+  Array array{DType::kInt64, {static_cast<int64_t>(indptr.size())}, {}};
+  array.bytes.assign(reinterpret_cast<const char*>(indptr.data()),
+                     indptr.size() * sizeof(int64_t));
+  return array;
+}
+
+}  // namespace
+
+absl::StatusOr<Question> AskJacobian(const JacobianRequest& request,
+                                     const Sources& sources,
+                                     const Limits& limits) {
+  ASSIGN_OR_RETURN(BridgeQuestion bridge,
+                   BeginBridge(request.output_dictionary, request.processing,
+                               sources, analysis::Operation::kJacobian));
+  Question& question = bridge.question;
+  const analysis::JacobianOptions& options = request.options;
+  const bool original = options.mlp_input == analysis::MlpInput::kOriginal;
+  RETURN_IF_ERROR(AddBridgeRows(request, original, sources, limits, &bridge));
+  const dictionary::Manifest& out =
+      request.output_dictionary.empty()
+          ? sources.dictionary->manifest()
+          : sources.others.at(request.output_dictionary).dictionary->manifest();
+  RETURN_IF_ERROR(CheckOptions(options, question, limits,
+                               AtLeastActive(sources.dictionary->manifest()),
+                               std::max<int64_t>(1, AtLeastActive(out))));
+  question.identity = JacobianAnalysis::Identity(bridge.identity, options);
+  question.bind =
+      [place = bridge.place, cache = sources.bridges, options,
+       inputs = request.inputs.has_value(),
+       most = limits.max_answer_bytes](const BoundDictionaries& bound) {
+        return std::make_shared<JacobianAnalysis>(BridgeOf(place, cache, bound),
+                                                  options, inputs, most);
+      };
+  return std::move(bridge.question);
+}
+
+JacobianAnswer AnswerJacobian(const Question& question, Answered answered) {
+  const Records& records = answered.records;
+  const auto padded = [&records](size_t which, double fill = 0) {
+    return ConcatenatePadded(records, which, fill);
+  };
+  JacobianAnswer answer;
+  answer.in_latents = padded(JacobianAnalysis::kInLatents, -1);
+  answer.in_acts = padded(JacobianAnalysis::kInActs);
+  answer.out_latents = padded(JacobianAnalysis::kOutLatents, -1);
+  answer.out_acts = padded(JacobianAnalysis::kOutActs);
+  answer.values = padded(JacobianAnalysis::kValues);
+  answer.indices = padded(JacobianAnalysis::kIndices);
+  answer.indptr = (*records.front())[JacobianAnalysis::kIndptr];
+  if (answer.indptr.shape[0] > 0) {
+    answer.indptr = ConcatenatePointers(records, answer.out_latents.shape[1]);
+  }
+  answer.second_order = padded(JacobianAnalysis::kSecondOrder);
+  answer.mlp_output = padded(JacobianAnalysis::kMlpOutput);
+  answer.gradients = padded(JacobianAnalysis::kGradients);
+  LabelRows(question, answer.prompt, answer.position);
+  answer.columns = question.d_sae;
+  answer.output_dictionary = question.labels.front();
+  answer.output_digest = question.output_digest;
+  answer.provenance = ProvenanceOf(question, answered);
+  return answer;
+}
+
+}  // namespace cupola::engine

@@ -1,0 +1,19 @@
+#ifndef CUPOLA_SERVER_ENGINE_ASK_JACOBIAN_H_
+#define CUPOLA_SERVER_ENGINE_ASK_JACOBIAN_H_
+
+#include "absl/status/statusor.h"
+#include "server/engine/jacobian_requests.h"
+#include "server/engine/question.h"
+
+namespace cupola::engine {
+
+// From a request to a question, every value checked against the entries it
+// names, and from the records to the answer.
+absl::StatusOr<Question> AskJacobian(const JacobianRequest& request,
+                                     const Sources& sources,
+                                     const Limits& limits);
+JacobianAnswer AnswerJacobian(const Question& question, Answered answered);
+
+}  // namespace cupola::engine
+
+#endif  // CUPOLA_SERVER_ENGINE_ASK_JACOBIAN_H_

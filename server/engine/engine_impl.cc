@@ -1,0 +1,249 @@
+#include "server/engine/engine_impl.h"
+
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/engine/ask_ablate.h"
+#include "server/engine/ask_attribution.h"
+#include "server/engine/ask_features.h"
+#include "server/engine/ask_reconstruct.h"
+#include "server/engine/numerics.h"
+#include "server/engine/self_check.h"
+#include "server/model/status_macros.h"
+
+namespace cupola::engine {
+
+// What is no cache lies in a folder of the cache's, which it leaves alone. A
+// cache that could not be opened was moved aside with it: it comes back.
+std::string Engine::Impl::StateDirectory() const {
+  const std::string& cache = options_.cache.directory;
+  if (cache.empty()) return "";
+  const std::string mine = absl::StrCat(cache, "/state");
+  if (cache_ != nullptr && !cache_->MovedAsideTo().empty()) {
+    // Where that fails, the store starts empty and nothing is lost on disk.
+    std::error_code failed;
+    std::filesystem::rename(absl::StrCat(cache_->MovedAsideTo(), "/state"),
+                            mine, failed);
+  }
+  return mine;
+}
+
+absl::Status Engine::Impl::Start() {
+  const std::string device = ResolveDevice(options_.device);
+  if (device.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "no device \"", options_.device, "\" here; use auto, cpu or cuda:N"));
+  }
+  ASSIGN_OR_RETURN(catalog_,
+                   Catalog::Create(options_.catalog, device, observer_));
+  if (options_.cache.directory.empty()) {
+    cache_disabled_reason_ = "no cache directory was given";
+  } else {
+    auto cache = storage::ResultCache::Open(options_.cache);
+    // A server without a cache is slower, not wrong.
+    if (cache.ok()) {
+      cache_ = *std::move(cache);
+    } else {
+      cache_disabled_reason_ = std::string(cache.status().message());
+    }
+  }
+  means_ = MeanStore::Open(StateDirectory());
+  front_ = std::make_unique<Executor>(options_.front_threads);
+  for (const std::string& name : catalog_->Devices()) {
+    workers_[name] = std::make_unique<DeviceWorker>(
+        name, options_.max_queued_prompts, options_.batch_tokens, observer_);
+  }
+  workers_[kFilesWorker] = std::make_unique<DeviceWorker>(
+      "cpu", options_.max_queued_prompts, options_.batch_tokens, observer_);
+  runner_ = std::make_unique<RequestRunner>(catalog_.get(), cache_.get(),
+                                            &workers_, front_.get(), observer_);
+  LoadEverything();
+  StartJobs();
+  return absl::OkStatus();
+}
+
+void Engine::Impl::LoadEverything() {
+  const CatalogSpec& spec = options_.catalog;
+  loads_left_ = spec.models.size() + spec.dictionaries.size();
+  // A model all of whose dictionaries are folded is not also loaded raw.
+  for (const ModelSpec& model : spec.models) {
+    std::optional<model::Processing> processing;
+    for (const DictionarySpec& dictionary : spec.dictionaries) {
+      if (dictionary.model != model.name) continue;
+      const auto wanted =
+          dictionary.overrides.processing.value_or(model::Processing::kRaw);
+      if (!processing.has_value() || wanted == model::Processing::kRaw) {
+        processing = wanted;
+      }
+    }
+    catalog_->Load(model.name, processing, unasked_,
+                   [this](absl::StatusOr<std::string>) { --loads_left_; });
+  }
+  for (const DictionarySpec& dictionary : spec.dictionaries) {
+    const auto loaded = [this](absl::StatusOr<std::string> name) {
+      --loads_left_;
+      if (!name.ok() || !options_.self_check) return;
+      CheckDictionary(*name, unasked_, [this, entry = *name](absl::Status s) {
+        if (s.ok()) return;
+        catalog_->SetMeasured(
+            entry, {{}, {}, {absl::StrCat("not measured: ", s.message())}});
+      });
+    };
+    catalog_->Load(dictionary.name, std::nullopt, unasked_, loaded);
+  }
+}
+
+void Engine::Impl::OpenModel(const std::string& name,
+                             const RequestContext& context,
+                             Catalog::Done<Sources> done) {
+  const auto opened = [this, name, done = std::move(done)](
+                          absl::StatusOr<ModelSourcePtr> model) {
+    if (!model.ok()) return done(model.status());
+    Sources sources;
+    sources.model_name = name;
+    sources.model = *std::move(model);
+    sources.dtype = catalog_->DtypeOf(name);
+    sources.bridges = bridges_;
+    done(std::move(sources));
+  };
+  catalog_->AcquireModelSource(name, context, opened);
+}
+
+void Engine::Impl::OpenDictionary(const std::string& name,
+                                  const RequestContext& context,
+                                  Catalog::Done<Sources> done) {
+  const std::string entry = ParseDictionaryName(name).entry;
+  const auto opened = [=, this, done = std::move(done)](
+                          absl::StatusOr<DictionarySourcePtr> dictionary) {
+    if (!dictionary.ok()) return done(dictionary.status());
+    OpenModel(catalog_->ModelOf(entry), context,
+              [=](absl::StatusOr<Sources> sources) {
+                if (sources.ok()) {
+                  sources->dictionary_name = name;
+                  sources->dictionary = *dictionary;
+                }
+                done(std::move(sources));
+              });
+  };
+  catalog_->AcquireDictionarySource(entry, context, opened);
+}
+
+void Engine::Impl::OpenOthers(std::vector<std::string> names,
+                              const RequestContext& context, Sources sources,
+                              Catalog::Done<Sources> done) {
+  if (names.empty()) return done(std::move(sources));
+  const std::string name = std::move(names.back());
+  names.pop_back();
+  OpenDictionary(
+      name, context, [=, this](absl::StatusOr<Sources> opened) mutable {
+        if (!opened.ok()) return done(opened.status());
+        sources.others[name] = {opened->model_name, opened->dictionary};
+        OpenOthers(std::move(names), context, std::move(sources), done);
+      });
+}
+
+// Features of all prompts, then the ablations they call for in both modes.
+void Engine::Impl::TabulateAblations(AblationTableRequest request,
+                                     const RequestContext& context,
+                                     Done<AblationTableAnswer> done) {
+  const auto ablate = [=, this](AblateRequest ablate, Done<AblateAnswer> then) {
+    AnalyseAdmitted(std::move(ablate), context, std::move(then), AskAblate,
+                    AnswerAblate);
+  };
+  // Admitted once: a server that drains finishes a table it has begun.
+  const auto admitted = [=, this](Done<AblationTableAnswer> done) {
+    if (absl::Status status = CheckAblationTable(request); !status.ok()) {
+      return done(status);
+    }
+    const auto fired = [=](absl::StatusOr<FeaturesAnswer> features) {
+      if (!features.ok()) return done(features.status());
+      absl::StatusOr<AblationPlan> plan = PlanAblations(request, *features);
+      if (!plan.ok()) return done(plan.status());
+      if (plan->ablate.prompts.prompts.empty()) {
+        return done(Tabulate(*plan, *features, std::nullopt, std::nullopt));
+      }
+      ablate(plan->ablate, [=](absl::StatusOr<AblateAnswer> subtracted) {
+        if (!subtracted.ok()) return done(subtracted.status());
+        AblateRequest second = plan->ablate;
+        second.mode = analysis::AblateMode::kReconstruct;
+        ablate(std::move(second), [=](absl::StatusOr<AblateAnswer> rebuilt) {
+          if (!rebuilt.ok()) return done(rebuilt.status());
+          done(Tabulate(*plan, *features, *subtracted, *rebuilt));
+        });
+      });
+    };
+    AnalyseAdmitted(FeaturesFor(request), context, fired, AskFeatures,
+                    AnswerFeatures);
+  };
+  Admit<AblationTableAnswer>(context, std::move(done), admitted);
+}
+
+void Engine::Impl::Attribute(AttributeRequest request,
+                             const RequestContext& context,
+                             Done<AttributeAnswer> done) {
+  if (!request.reference.has_value()) {
+    return Analyse(std::move(request), context, std::move(done), AskAttribute,
+                   AnswerAttribute);
+  }
+  Admit<AttributeAnswer>(
+      context, std::move(done), [=, this](Done<AttributeAnswer> done) {
+        const auto averaged =
+            [=, this](absl::StatusOr<AttributeAnswer> reference) {
+              if (!reference.ok()) return done(reference.status());
+              AnalyseAdmitted(WithReference(request, *std::move(reference)),
+                              context, done, AskAttribute, AnswerAttribute);
+            };
+        AnalyseAdmitted(request, context, averaged, AskReference,
+                        AnswerReference);
+      });
+}
+
+void Engine::Impl::CheckDictionary(const std::string& entry,
+                                   const RequestContext& context,
+                                   std::function<void(absl::Status)> done) {
+  const SelfCheckAsk ask = {
+      [=, this](ReconstructRequest request, Done<ReconstructAnswer> answer) {
+        Analyse(std::move(request), context, std::move(answer), AskReconstruct,
+                AnswerReconstruct);
+      },
+      [=, this](FeaturesRequest request, Done<FeaturesAnswer> answer) {
+        Analyse(std::move(request), context, std::move(answer), AskFeatures,
+                AnswerFeatures);
+      }};
+  OpenDictionary(entry, context, [=, this](absl::StatusOr<Sources> sources) {
+    if (!sources.ok()) return done(sources.status());
+    CheckAgainstManifest(entry, *sources->model,
+                         sources->dictionary->manifest(), ask,
+                         [=, this](absl::StatusOr<SelfCheckResult> result) {
+                           if (!result.ok()) return done(result.status());
+                           catalog_->SetMeasured(entry, *std::move(result));
+                           done(absl::OkStatus());
+                         });
+  });
+}
+
+void Engine::Impl::Drain(absl::Time deadline) {
+  if (jobs_ != nullptr) jobs_->Interrupt();
+  draining_ = true;
+  unasked_.cancelled->store(true);
+  if (front_ == nullptr) return;
+  const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return in_flight_ == 0;
+  };
+  {
+    absl::MutexLock lock(&mu_);
+    mu_.AwaitWithDeadline(absl::Condition(&idle), deadline);
+  }
+  catalog_->Stop();
+  for (auto& [device, worker] : workers_) worker->Stop();
+  if (jobs_ != nullptr) jobs_->Stop();  // nothing it waits for is left
+  {
+    absl::MutexLock lock(&mu_);
+    mu_.Await(absl::Condition(&idle));  // what was ended reports at once
+  }
+  if (cache_ != nullptr) cache_->Flush();
+}
+
+}  // namespace cupola::engine

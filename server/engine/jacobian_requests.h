@@ -1,0 +1,44 @@
+#ifndef CUPOLA_SERVER_ENGINE_JACOBIAN_REQUESTS_H_
+#define CUPOLA_SERVER_ENGINE_JACOBIAN_REQUESTS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/analysis/jacobian.h"
+#include "server/engine/requests.h"
+
+// Plain structs of proto/cupola/v1/jacobian.proto.
+
+namespace cupola::engine {
+
+struct JacobianRequest {
+  std::string dictionary;          // of the input, or a pair
+  std::string output_dictionary;   // empty: the pair's
+  std::optional<Prompts> prompts;  // exactly one of the two
+  std::optional<Array> inputs;
+  Positions positions;
+  std::optional<model::Processing> processing;
+  analysis::JacobianOptions options;
+};
+struct JacobianAnswer {
+  Array in_latents, in_acts, out_latents, out_acts;
+  Array values, indptr, indices, second_order, mlp_output, gradients;
+  Array prompt, position;
+  int64_t columns = 0;
+  std::string output_dictionary;
+  storage::Digest output_digest{};
+  Provenance provenance;
+};
+
+// The dictionaries a request names beside its first one: Sources::others.
+inline std::vector<std::string> OtherDictionaries(
+    const JacobianRequest& request) {
+  if (request.output_dictionary.empty()) return {};
+  return {request.output_dictionary};
+}
+
+}  // namespace cupola::engine
+
+#endif  // CUPOLA_SERVER_ENGINE_JACOBIAN_REQUESTS_H_

@@ -1,0 +1,94 @@
+#include "server/engine/job_checkpoints.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "server/model/status_macros.h"
+#include "storage/state_file.h"
+
+namespace cupola::engine {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr char kEnd[] = ".state";
+constexpr size_t kKept = 2;
+
+}  // namespace
+
+std::string JobCheckpoints::Path(const std::string& id, int64_t chunks) const {
+  return absl::StrCat(directory_, "/", id, ".", chunks, kEnd);
+}
+
+std::vector<int64_t> JobCheckpoints::List(const std::string& id) const {
+  std::vector<int64_t> all;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory_, error)) {
+    const std::string name = entry.path().filename().string();
+    const size_t begin = id.size() + 1, size = begin + sizeof(kEnd) - 1;
+    int64_t chunks = 0;
+    if (name.size() > size && name.starts_with(absl::StrCat(id, ".")) &&
+        name.ends_with(kEnd) &&
+        absl::SimpleAtoi(name.substr(begin, name.size() - size), &chunks)) {
+      all.push_back(chunks);
+    }
+  }
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+absl::Status JobCheckpoints::Save(const std::string& id,
+                                  const std::string& kind, const JobWork& work,
+                                  int64_t chunks) const {
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<storage::StateWriter> state,
+      storage::StateWriter::Create(
+          Path(id, chunks), {kind, work.version(), work.identity(), chunks}));
+  RETURN_IF_ERROR(work.Save(state.get()));
+  RETURN_IF_ERROR(state->Commit());
+  const std::vector<int64_t> all = List(id);
+  std::error_code error;
+  for (size_t i = 0; i + kKept < all.size(); ++i) {
+    fs::remove(Path(id, all[i]), error);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> JobCheckpoints::Restore(
+    const std::string& id, const std::string& kind,
+    const std::function<absl::StatusOr<std::unique_ptr<JobWork>>()>& make,
+    std::unique_ptr<JobWork>* work) const {
+  const std::vector<int64_t> all = List(id);
+  absl::Status damage;
+  for (auto chunks = all.rbegin(); chunks != all.rend(); ++chunks) {
+    const auto state = storage::StateReader::Open(Path(id, *chunks));
+    if (!state.ok()) {
+      damage = state.status();
+      continue;
+    }
+    const storage::StateHeader& header = (*state)->header();
+    if (header.identity != (*work)->identity() || header.kind != kind ||
+        header.version != (*work)->version()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the state of job \"", id,
+          "\" is of another model, dictionary or version than are here now"));
+    }
+    damage = (*work)->Restore(state->get());
+    if (damage.ok()) return *chunks;
+    ASSIGN_OR_RETURN(*work, make());
+  }
+  if (!damage.ok()) {
+    return absl::DataLossError(absl::StrCat("no checkpoint of job \"", id,
+                                            "\" is whole: ", damage.message()));
+  }
+  return 0;
+}
+
+void JobCheckpoints::Remove(const std::string& id) const {
+  std::error_code error;
+  for (int64_t chunks : List(id)) fs::remove(Path(id, chunks), error);
+}
+
+}  // namespace cupola::engine

@@ -1,0 +1,51 @@
+#ifndef CUPOLA_SERVER_ENGINE_JOB_CHECKPOINTS_H_
+#define CUPOLA_SERVER_ENGINE_JOB_CHECKPOINTS_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/engine/job_work.h"
+
+namespace cupola::engine {
+
+// The saved states of jobs, a file each (storage/state_file.h) in one
+// directory: the newest two of a job, so that damage to one costs no more than
+// the time in between. Any thread may call, about one job one at a time.
+class JobCheckpoints {
+ public:
+  explicit JobCheckpoints(std::string directory)
+      : directory_(std::move(directory)) {}
+
+  // `chunks`: how many are in the work's state. When it returns OK, the state
+  // survives a loss of power. Errors: StateWriter's.
+  absl::Status Save(const std::string& id, const std::string& kind,
+                    const JobWork& work, int64_t chunks) const;
+
+  // Brings the work to the newest state that is whole; how many chunks are in
+  // it (0: there is none). `make` gives the work anew when a damaged state has
+  // got into it. FAILED_PRECONDITION where the state is of another identity or
+  // version; DATA_LOSS where there are states and none is whole.
+  absl::StatusOr<int64_t> Restore(
+      const std::string& id, const std::string& kind,
+      const std::function<absl::StatusOr<std::unique_ptr<JobWork>>()>& make,
+      std::unique_ptr<JobWork>* work) const;
+
+  void Remove(const std::string& id) const;
+
+ private:
+  // Chunks of a job's states, ascending.
+  std::vector<int64_t> List(const std::string& id) const;
+  std::string Path(const std::string& id, int64_t chunks) const;
+
+  const std::string directory_;
+};
+
+}  // namespace cupola::engine
+
+#endif  // CUPOLA_SERVER_ENGINE_JOB_CHECKPOINTS_H_

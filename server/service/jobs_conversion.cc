@@ -1,0 +1,97 @@
+#include "server/service/jobs_conversion.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/model/status_macros.h"
+#include "server/service/jacobian_conversion.h"
+
+namespace cupola::service {
+
+v1::Job ToProto(const engine::JobInfo& info) {
+  v1::Job job;
+  job.set_id(info.id);
+  job.set_kind(info.kind);
+  job.set_title(info.title);
+  // Numbered alike.
+  job.set_state(static_cast<v1::Job::State>(info.state));
+  job.set_chunks_done(info.chunks_done);
+  job.set_chunks(info.chunks);
+  job.set_chunks_saved(info.chunks_saved);
+  job.set_tokens_done(info.tokens_done);
+  job.set_tokens(info.tokens);
+  job.set_seconds(info.seconds);
+  job.set_tokens_per_second(info.tokens_per_second);
+  job.set_seconds_left(info.seconds_left);
+  job.set_error(info.error);
+  job.set_submitted_micros(absl::ToUnixMicros(info.submitted));
+  return job;
+}
+
+absl::StatusOr<engine::AccumulateJacobianRequest> FromProto(
+    v1::AccumulateJacobianRequest request) {
+  engine::AccumulateJacobianRequest plain;
+  ASSIGN_OR_RETURN(plain.jacobian,
+                   FromProto(std::move(*request.mutable_jacobian())));
+  plain.float64 = request.float64();
+  if (request.histogram_bins() != 0) plain.bins = request.histogram_bins();
+  if (request.histogram_end() != 0) plain.bins_end = request.histogram_end();
+  plain.chunk_tokens = request.chunk_tokens();
+  return plain;
+}
+
+absl::StatusOr<engine::JacobianTotalsRequest> FromProto(
+    const v1::JacobianTotalsRequest& request) {
+  engine::JacobianTotalsRequest plain;
+  plain.job = request.job();
+  if (!v1::JacobianTotalsRequest::Statistic_IsValid(request.statistic())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("statistic is ", static_cast<int>(request.statistic()),
+                     "; accepted: MEAN, SUM, MAX, COUNT or unset"));
+  }
+  if (!v1::JacobianTotalsRequest::Divisor_IsValid(request.divisor())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("divisor is ", static_cast<int>(request.divisor()),
+                     "; accepted: ALL_TOKENS, OUTPUT_ACTIVE or unset"));
+  }
+  // Numbered alike.
+  if (request.statistic() != 0) {
+    plain.statistic =
+        static_cast<analysis::JacobianStatistic>(request.statistic());
+  }
+  if (request.divisor() != 0) {
+    plain.divisor = static_cast<analysis::JacobianDivisor>(request.divisor());
+  }
+  plain.thresholds = {request.thresholds().begin(), request.thresholds().end()};
+  plain.top = request.top();
+  plain.rows = {request.rows().begin(), request.rows().end()};
+  plain.columns = {request.columns().begin(), request.columns().end()};
+  plain.active = request.active();
+  plain.histogram = request.histogram();
+  return plain;
+}
+
+StreamedAnswer<v1::JacobianTotalsResponse> ToProto(
+    engine::JacobianTotalsAnswer answer, const engine::JobInfo& job) {
+  StreamedAnswer<v1::JacobianTotalsResponse> streamed;
+  auto* header = streamed.first.mutable_header();
+  header->set_tokens(answer.tokens);
+  header->set_d_out(answer.d_out);
+  header->set_d_in(answer.d_in);
+  header->set_float64(answer.float64);
+  header->set_histogram_end(answer.bins_end);
+  TensorCollector tensors;
+  tensors.Add(std::move(answer.above), header->mutable_above());
+  tensors.Add(std::move(answer.top_out), header->mutable_top_out());
+  tensors.Add(std::move(answer.top_in), header->mutable_top_in());
+  tensors.Add(std::move(answer.top_values), header->mutable_top_values());
+  tensors.Add(std::move(answer.rows), header->mutable_rows());
+  tensors.Add(std::move(answer.columns), header->mutable_columns());
+  tensors.Add(std::move(answer.active), header->mutable_active());
+  tensors.Add(std::move(answer.histogram), header->mutable_histogram());
+  *header->mutable_job() = ToProto(job);
+  streamed.pieces = tensors.Finish();
+  return streamed;
+}
+
+}  // namespace cupola::service

@@ -1,0 +1,57 @@
+#ifndef CUPOLA_SERVER_SERVICE_JOBS_SERVICE_H_
+#define CUPOLA_SERVER_SERVICE_JOBS_SERVICE_H_
+
+#include "cupola/v1/jobs.grpc.pb.h"
+#include "server/service/environment.h"
+
+namespace cupola::service {
+
+// The methods of cupola.v1.Jobs with raw messages (see wire.h).
+using RawJobs = v1::Jobs::WithRawCallbackMethod_AccumulateJacobian<
+    v1::Jobs::WithRawCallbackMethod_List<v1::Jobs::WithRawCallbackMethod_Get<
+        v1::Jobs::WithRawCallbackMethod_Watch<
+            v1::Jobs::WithRawCallbackMethod_Cancel<
+                v1::Jobs::WithRawCallbackMethod_Resume<
+                    v1::Jobs::WithRawCallbackMethod_Delete<
+                        v1::Jobs::WithRawCallbackMethod_GetJacobianTotals<
+                            v1::Jobs::Service>>>>>>>>;
+
+// cupola.v1.Jobs: hands everything to the engine's jobs. What asks the disk
+// runs on the environment's executor.
+class JobsService final : public RawJobs {
+ public:
+  explicit JobsService(const Environment& environment)
+      : environment_(environment) {}
+
+  grpc::ServerUnaryReactor* AccumulateJacobian(
+      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+      grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context,
+                                 const grpc::ByteBuffer* request,
+                                 grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* Get(grpc::CallbackServerContext* context,
+                                const grpc::ByteBuffer* request,
+                                grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Watch(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context,
+                                   const grpc::ByteBuffer* request,
+                                   grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* Resume(grpc::CallbackServerContext* context,
+                                   const grpc::ByteBuffer* request,
+                                   grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* Delete(grpc::CallbackServerContext* context,
+                                   const grpc::ByteBuffer* request,
+                                   grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetJacobianTotals(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+
+ private:
+  const Environment environment_;
+};
+
+}  // namespace cupola::service
+
+#endif  // CUPOLA_SERVER_SERVICE_JOBS_SERVICE_H_
