@@ -163,7 +163,9 @@ absl::Status ChangedPasses::RunCopies(
     size_t end = begin;
     while (end < jobs.size() && end < begin + rows &&
            jobs[end].start == longest.start &&
-           4 * jobs[end].length >= 3 * longest.length) {
+           // A change of scores can unmask padding: then there is none.
+           (longest.start.whole ? jobs[end].length == longest.length
+                                : 4 * jobs[end].length >= 3 * longest.length)) {
       ++end;
     }
     std::vector<Job> batch(jobs.begin() + begin, jobs.begin() + end);

@@ -1,6 +1,8 @@
 #include "server/analysis/direction_ablation.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/analysis/moved_latents.h"
@@ -15,6 +17,9 @@ namespace {
 using storage::Array;
 using storage::DType;
 using Step = DirectionAblationOptions::Step;
+
+// Samples whose moved activations exist at a time.
+constexpr int64_t kChunkSamples = 4096;
 
 absl::Status CheckActive(const at::Tensor& strengths,
                          const PairSamples& samples) {
@@ -63,6 +68,46 @@ absl::StatusOr<std::vector<Array>> DirectionAblationAnalysis::RecordOf(
   } else if (options_.step == Step::kUnit) {
     delta = at::ones({samples.token.size(0)}, x.options());
   }
+  std::vector<at::Tensor> befores, afters, jacobians;
+  for (int64_t from = 0; from < samples.size(); from += kChunkSamples) {
+    RETURN_IF_ERROR(pass.poll());
+    const int64_t count = std::min(kChunkSamples, samples.size() - from);
+    ASSIGN_OR_RETURN(Moved moved, Move(pass, bridge, s, read, x,
+                                       {samples.token.narrow(0, from, count),
+                                        samples.in.narrow(0, from, count),
+                                        samples.out.narrow(0, from, count),
+                                        delta.narrow(0, from, count)}));
+    befores.push_back(std::move(moved.before));
+    afters.push_back(std::move(moved.after));
+    jacobians.push_back(std::move(moved.jacobian));
+  }
+  const auto joined = [&x](const std::vector<at::Tensor>& parts) {
+    return parts.empty() ? at::empty({0}, x.options()) : at::cat(parts);
+  };
+  const at::Tensor before = joined(befores), after = joined(afters),
+                   jacobian = joined(jacobians);
+
+  const at::Tensor difference = after - before;
+  const at::Tensor on_line =
+      (delta * jacobian + difference).abs().lt(options_.on_line);
+  const at::Tensor cluster = jacobian.lt(options_.cluster_jacobian) &
+                             difference.lt(options_.cluster_drop);
+  const at::Tensor kind =
+      at::where(on_line, 0, at::where(cluster, 1, 2)).to(at::kInt);
+  return std::vector<Array>{
+      ToArray(samples.token, DType::kInt32), ToArray(samples.in, DType::kInt32),
+      ToArray(samples.out, DType::kInt32),   ToArray(delta, DType::kFloat32),
+      ToArray(before, DType::kFloat32),      ToArray(after, DType::kFloat32),
+      ToArray(jacobian, DType::kFloat32),    ToArray(kind, DType::kInt32)};
+}
+
+// read, x: the sequence's rows. samples: with their deltas.
+absl::StatusOr<DirectionAblationAnalysis::Moved>
+DirectionAblationAnalysis::Move(const Pass& pass, const MlpBridge& bridge,
+                                const Sandwich& s, const at::Tensor& read,
+                                const at::Tensor& x,
+                                const PairSamples& samples) const {
+  const at::Tensor& delta = samples.delta;
   const at::Tensor outs = samples.out.unsqueeze(1);
   const at::Tensor here = x.index_select(0, samples.token);
   const at::Tensor direction = DirectionsOf(
@@ -79,22 +124,7 @@ absl::StatusOr<std::vector<Array>> DirectionAblationAnalysis::RecordOf(
   const at::Tensor slots = s.out.indices.index_select(0, samples.token);
   const at::Tensor before =
       (s.out.values.index_select(0, samples.token) * slots.eq(outs)).sum(1);
-
-  const at::Tensor difference = after.flatten() - before;
-  const at::Tensor on_line =
-      (delta * jacobian + difference).abs().lt(options_.on_line);
-  const at::Tensor cluster = jacobian.lt(options_.cluster_jacobian) &
-                             difference.lt(options_.cluster_drop);
-  const at::Tensor kind =
-      at::where(on_line, 0, at::where(cluster, 1, 2)).to(at::kInt);
-  return std::vector<Array>{ToArray(samples.token, DType::kInt32),
-                            ToArray(samples.in, DType::kInt32),
-                            ToArray(samples.out, DType::kInt32),
-                            ToArray(delta, DType::kFloat32),
-                            ToArray(before, DType::kFloat32),
-                            ToArray(after.flatten(), DType::kFloat32),
-                            ToArray(jacobian, DType::kFloat32),
-                            ToArray(kind, DType::kInt32)};
+  return Moved{before, after.flatten(), jacobian};
 }
 
 absl::StatusOr<std::vector<std::vector<Array>>> DirectionAblationAnalysis::Run(

@@ -52,6 +52,13 @@ class DirectionAblationAnalysis : public Analysis {
       const Pass& pass, const MlpBridge& bridge, const Sandwich& sandwich,
       const at::Tensor& read, const at::Tensor& x,
       const Sequence& sequence) const;
+  struct Moved {
+    at::Tensor before, after, jacobian;  // float32 [samples]
+  };
+  absl::StatusOr<Moved> Move(const Pass& pass, const MlpBridge& bridge,
+                             const Sandwich& sandwich, const at::Tensor& read,
+                             const at::Tensor& x,
+                             const PairSamples& samples) const;
 
   const BridgeSource bridge_;
   const DirectionAblationOptions options_;

@@ -21,6 +21,8 @@ constexpr HookPoint kFinal{HookKind::kFinalOut, -1};
 constexpr int64_t kMaxRows = 64;
 // Padded tokens of prompts that begin together.
 constexpr int64_t kPromptTokens = 2048;
+// What the interventions of all prompts may hold of the runs they patch from.
+constexpr int64_t kMaxSourceBytes = int64_t{1} << 30;
 
 bool EditsLogits(const GenerateOptions& options) {
   return std::any_of(options.interventions.begin(), options.interventions.end(),
@@ -86,6 +88,9 @@ absl::Status Generation::MakeRoom() {
     return absl::ResourceExhaustedError(
         absl::StrCat("max_new_tokens: a text of ", capacity, " tokens keeps ",
                      bytes, " bytes; accepted: ", kMaxRowBytes));
+    // What the interventions of all prompts may hold of the runs they patch
+    // from.
+    constexpr int64_t kMaxSourceBytes = int64_t{1} << 30;
   }
   const int64_t rows = std::min({static_cast<int64_t>(texts_.size()), kMaxRows,
                                  std::max<int64_t>(1, kGrowingBytes / bytes)});
@@ -97,6 +102,7 @@ absl::Status Generation::MakeRoom() {
 
 absl::Status Generation::PlaceEdits() {
   PatchSources sources(pass_);
+  int64_t held = 0;
   for (const Placed& placed : sequences_) {
     size_t next = 0;
     std::vector<RowEdit>& edits = prompt_edits_.emplace_back();
@@ -108,8 +114,16 @@ absl::Status Generation::PlaceEdits() {
                    std::move(mine.value_rows)};
       if (edit.intervention->change == Change::kPatch) {
         ASSIGN_OR_RETURN(edit.source, sources.Of(mine));
+        held += static_cast<int64_t>(edit.source.nbytes());
       }
       edits.push_back(std::move(edit));
+    }
+    sources.Clear();
+    if (held > kMaxSourceBytes) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "interventions: what is patched from sources holds more than ", held,
+          " bytes; accepted: ", kMaxSourceBytes,
+          ": ask for fewer prompts or positions"));
     }
   }
   return absl::OkStatus();
@@ -157,6 +171,9 @@ absl::StatusOr<bool> Generation::Step() {
 
 std::vector<Generation::Beginning> Generation::NextBeginnings() const {
   std::vector<Beginning> beginnings;
+  const bool square =
+      std::any_of(options_.interventions.begin(), options_.interventions.end(),
+                  [](const Intervention& mine) { return IsSquare(mine.hook); });
   int64_t free = state_->max_rows() - state_->rows();
   int64_t longest = 0;
   for (size_t text = next_text_; text < texts_.size() && free > 0;) {
@@ -164,6 +181,8 @@ std::vector<Generation::Beginning> Generation::NextBeginnings() const {
     Beginning mine{sequence, text, 0, 0};
     mine.length =
         static_cast<int64_t>(prompt(sequence).size()) - (edits_logits_ ? 1 : 0);
+    // A change of scores can unmask padding: then there is none.
+    if (!beginnings.empty() && square && mine.length != longest) break;
     longest = std::max(longest, mine.length);
     if (!beginnings.empty() &&
         longest * static_cast<int64_t>(beginnings.size() + 1) > kPromptTokens) {

@@ -73,12 +73,6 @@ int64_t Product(const std::vector<int64_t>& shape) {
   return product;
 }
 
-bool AllBelow(const std::vector<int64_t>& indices, int64_t size) {
-  return std::all_of(indices.begin(), indices.end(), [size](int64_t index) {
-    return index >= 0 && index < size;
-  });
-}
-
 absl::Status CheckValue(const Intervention& intervention,
                         const std::vector<int64_t>& shape,
                         const std::string& field) {
@@ -203,9 +197,8 @@ void FitValue(const model::ModelConfig& config, Intervention* intervention) {
       model::HookShape(intervention->hook, config);
   if (value.shape.empty() || full.back() < 0 ||
       (!intervention->heads.empty() && full.size() < 2) ||
-      !AllBelow(intervention->heads, full.front()) ||
-      !AllBelow(intervention->neurons, full.back())) {
-    return;
+      !CheckNarrowing(*intervention, full, "").ok()) {
+    return;  // refused, where it is wrong, by CheckIntervention
   }
   const std::vector<int64_t> narrowed = Narrowed(*intervention, full);
   // A dimension more than a position has; one row stands for all positions.

@@ -97,6 +97,7 @@ double JacobianTotals::Value(const Sums& sums, JacobianStatistic statistic,
 std::vector<int64_t> JacobianTotals::CountAbove(
     JacobianStatistic statistic, JacobianDivisor divisor,
     const std::vector<double>& thresholds) const {
+  if (thresholds.empty()) return {};
   // In ascending order, a value is above a run of them from the first on.
   std::vector<double> sorted = thresholds;
   std::sort(sorted.begin(), sorted.end());
@@ -111,14 +112,13 @@ std::vector<int64_t> JacobianTotals::CountAbove(
                 sorted.begin()];
     }
   }
+  // From here on: how many are above at least so many of the thresholds.
+  for (size_t i = between.size() - 1; i > 0; --i) between[i - 1] += between[i];
   std::vector<int64_t> counts;
   for (double threshold : thresholds) {
-    const size_t first =
-        std::upper_bound(sorted.begin(), sorted.end(), threshold) -
-        sorted.begin();
-    int64_t above = 0;
-    for (size_t i = first; i < between.size(); ++i) above += between[i];
-    counts.push_back(above);
+    counts.push_back(
+        between[std::upper_bound(sorted.begin(), sorted.end(), threshold) -
+                sorted.begin()]);
   }
   return counts;
 }

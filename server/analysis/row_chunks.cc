@@ -19,7 +19,10 @@ std::vector<RowChunk> ChunkRows(const std::vector<Placed>& sequences,
       const int64_t taken = std::min(left, count - begin);
       const Sequence* part = &whole;
       if (taken < count) {
-        Sequence& some = cut->emplace_back(whole);
+        Sequence& some = cut->emplace_back();
+        some.tokens = whole.tokens;
+        some.inputs = whole.inputs;
+        some.lists = whole.lists;
         some.positions.assign(whole.positions.begin() + begin,
                               whole.positions.begin() + begin + taken);
         part = &some;

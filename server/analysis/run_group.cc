@@ -117,6 +117,9 @@ int64_t RunGroup::BytesPerRow(const RunOptions& options,
   return values * static_cast<int64_t>(sizeof(float));
 }
 
+// Of a changed copy of a prompt, whatever is read of it.
+constexpr int64_t kBytesPerVariant = 1024;
+
 size_t RunGroup::SetsAtOnce() const {
   int64_t rows = 0, longest = 0;
   for (const Placed& placed : sequences_) {
@@ -125,7 +128,8 @@ size_t RunGroup::SetsAtOnce() const {
     rows += RowCount(*placed.sequence);
   }
   const int64_t bytes =
-      rows * BytesPerRow(options_, pass_.model->config(), longest);
+      rows * BytesPerRow(options_, pass_.model->config(), longest) +
+      static_cast<int64_t>(sequences_.size()) * kBytesPerVariant;
   return std::max<int64_t>(1,
                            options_.work_bytes / std::max<int64_t>(1, bytes));
 }

@@ -4,6 +4,7 @@
 #include <map>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/analysis/curve_class.h"
 #include "server/analysis/moved_latents.h"
 #include "server/analysis/rows.h"
@@ -18,6 +19,8 @@ using storage::DType;
 
 // Values of x along the sweeps that are held at a time.
 constexpr int64_t kChunkValues = int64_t{1} << 24;
+// Output values that the sweeps of one sequence may have.
+constexpr double kMaxValues = int64_t{1} << 26;
 
 // Samples that move one latent at one token share their sweep: `first` [u] is
 // one of each, `group` [s] tells each sample's, `slot` [s] its place there.
@@ -101,6 +104,15 @@ absl::StatusOr<at::Tensor> SweepAnalysis::Curves(
   const Shared shared = ShareSweeps(samples);
   const int64_t sweeps = shared.first.size(0);
   if (sweeps == 0) return at::empty({0, points}, x.options());
+  const double values = static_cast<double>(points) *
+                        std::max(static_cast<double>(samples.size()),
+                                 static_cast<double>(sweeps) * shared.widest);
+  if (values > kMaxValues) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the sweeps of a prompt's samples evaluate ", values,
+                     " output values; accepted: ", kMaxValues,
+                     ": ask for fewer samples or points"));
+  }
   at::Tensor latents =
       at::zeros({sweeps, shared.widest}, samples.out.options());
   latents.index_put_({shared.group, shared.slot}, samples.out);

@@ -24,12 +24,17 @@ using storage::DType;
 // Of what a specification says; raise it when that changes.
 constexpr int kSpecificationVersion = 1;
 // Prompts that are validated in one go.
-constexpr size_t kValidatedPrompts = 64;
+constexpr size_t kValidatedPrompts = 16;
 // Tokens of a chunk: of about a tenth of a second, against active latents and
 // against all of them.
 constexpr int64_t kChunkTokens = 512, kWideChunkTokens = 32;
-constexpr int64_t kMaxChunkTokens = 1 << 16;
+constexpr int64_t kMaxChunkTokens = 1 << 13, kMaxWideChunkTokens = 256;
+// What the passes of a chunk may take in, all tokens before the ones that are
+// looked at included; one prompt may take more.
+constexpr int64_t kChunkPassTokens = 1 << 14;
+constexpr size_t kChunkPrompts = 512;
 constexpr int64_t kMaxBins = 1 << 20;
+constexpr size_t kMaxThresholds = 1 << 16;
 constexpr double kMaxTotalsBytes = 16.0 * (int64_t{1} << 30);
 
 // Tokens of one prompt that a chunk looks at.
@@ -46,14 +51,18 @@ struct Rows {
 std::vector<std::vector<Piece>> CutIntoChunks(const std::vector<Rows>& prompts,
                                               int64_t chunk_tokens) {
   std::vector<std::vector<Piece>> chunks;
-  int64_t room = 0;
+  int64_t room = 0, passed = 0;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const size_t count = prompts[i].positions.size();
     for (size_t first = 0; first < count;) {
-      if (room == 0) {
+      const int64_t length = static_cast<int64_t>(prompts[i].tokens.size());
+      if (room == 0 || passed + length > kChunkPassTokens ||
+          chunks.back().size() == kChunkPrompts) {
         chunks.emplace_back();
         room = chunk_tokens;
+        passed = 0;
       }
+      passed += length;
       const size_t some = std::min<size_t>(room, count - first);
       chunks.back().push_back({i, first, some});
       first += some;
@@ -189,10 +198,12 @@ absl::Status CheckRequest(const AccumulateJacobianRequest& request) {
         absl::StrCat("histogram_end is ", request.bins_end,
                      "; accepted: a finite number above 0"));
   }
-  if (request.chunk_tokens < 0 || request.chunk_tokens > kMaxChunkTokens) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "chunk_tokens is ", request.chunk_tokens,
-        "; accepted: 0 (the server's choice) to ", kMaxChunkTokens));
+  const int64_t most =
+      options.all_inputs ? kMaxWideChunkTokens : kMaxChunkTokens;
+  if (request.chunk_tokens < 0 || request.chunk_tokens > most) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("chunk_tokens is ", request.chunk_tokens,
+                     "; accepted: 0 (the server's choice) to ", most));
   }
   return absl::OkStatus();
 }
@@ -232,12 +243,21 @@ absl::StatusOr<std::string> SpecifyAccumulation(
     JacobianRequest some = jacobian;
     // The answers of a chunk are smaller than those of all.
     some.options.all_inputs = false;
+    some.options.block = false;
     some.prompts->prompts = {prompts.begin() + begin, prompts.begin() + end};
     if (per_prompt) {
       some.positions.lists = {lists.begin() + begin, lists.begin() + end};
     }
-    ASSIGN_OR_RETURN(const Question question,
-                     AskJacobian(some, sources, asker.limits));
+    const absl::StatusOr<Question> asked =
+        AskJacobian(some, sources, asker.limits);
+    if (!asked.ok()) {
+      return begin == 0
+                 ? asked.status()
+                 : absl::Status(asked.status().code(),
+                                absl::StrCat("counted from prompts[", begin,
+                                             "]: ", asked.status().message()));
+    }
+    const Question& question = *asked;
     processing = question.provenance.processing;
     for (const auto& sequence : question.sequences) {
       tokens.push_back(sequence->tokens);
@@ -336,6 +356,7 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeAccumulation(
       storage::Hasher("accumulate_jacobian/1")
           .AddDigest(question.identity)
           .AddDigest(question.provenance.model_digest)
+          .AddInt(static_cast<int64_t>(question.provenance.dtype))
           .AddBytes(specification)
           .Finish();
   return std::make_unique<Accumulation>(std::move(request), std::move(prompts),
@@ -348,6 +369,11 @@ absl::StatusOr<JacobianTotalsAnswer> QueryAccumulation(
   const JacobianTotals& totals =
       static_cast<const Accumulation&>(work).totals();
   const JacobianTotalsOptions& options = totals.options();
+  if (request.thresholds.size() > kMaxThresholds) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("thresholds: ", request.thresholds.size(),
+                     " of them; accepted: up to ", kMaxThresholds));
+  }
   for (double threshold : request.thresholds) {
     if (!(threshold >= 0)) {
       return absl::InvalidArgumentError(absl::StrCat(

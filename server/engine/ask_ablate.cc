@@ -33,6 +33,7 @@ enum RecordArray : size_t {
 
 // What is taken away of each prompt, by position.
 using Places = std::vector<std::map<int64_t, std::set<int64_t>>>;
+constexpr double kPlacedBytes = 48;  // of one of them
 
 absl::Status CheckLatent(uint32_t latent, int64_t d_sae,
                          const std::string& field) {
@@ -70,7 +71,8 @@ absl::StatusOr<Positions> PositionsOf(const AblateRequest& request) {
 }
 
 absl::StatusOr<Places> PlacesOf(const AblateRequest& request,
-                                const Question& question, int64_t d_sae) {
+                                const Question& question, int64_t d_sae,
+                                const Limits& limits) {
   Places places(question.sequences.size());
   std::vector<size_t> next(places.size(), 0);
   for (size_t i = 0; i < request.targets.size(); ++i) {
@@ -82,6 +84,7 @@ absl::StatusOr<Places> PlacesOf(const AblateRequest& request,
         target.latent);
   }
   if (!request.targets.empty()) return places;
+  double held = 0;
   for (size_t i = 0; i < places.size(); ++i) {
     const std::vector<uint32_t>& latents = request.prompt_latents.empty()
                                                ? request.latents
@@ -89,8 +92,12 @@ absl::StatusOr<Places> PlacesOf(const AblateRequest& request,
     for (uint32_t latent : latents) {
       RETURN_IF_ERROR(CheckLatent(latent, d_sae, "latents"));
     }
+    const std::set<int64_t> wanted(latents.begin(), latents.end());
+    held += static_cast<double>(wanted.size()) *
+            static_cast<double>(question.sequences[i]->positions.size());
+    RETURN_IF_ERROR(CheckAnswerBytes(kPlacedBytes * held, limits));
     for (int64_t position : question.sequences[i]->positions) {
-      places[i][position].insert(latents.begin(), latents.end());
+      places[i][position] = wanted;
     }
     if (places[i].empty()) {
       return InvalidArgumentError(StrCat("position: none for prompt ", i,
@@ -167,9 +174,9 @@ absl::StatusOr<Question> AskAblate(const AblateRequest& request,
   const analysis::AblateOptions options{
       request.mode, static_cast<int64_t>(answers.front().size()),
       request.together, request.later, limits.max_answer_bytes};
-  ASSIGN_OR_RETURN(
-      const Places places,
-      PlacesOf(request, question, sources.dictionary->manifest().d_sae));
+  ASSIGN_OR_RETURN(const Places places,
+                   PlacesOf(request, question,
+                            sources.dictionary->manifest().d_sae, limits));
   double bytes = 0;
   for (size_t i = 0; i < question.sequences.size(); ++i) {
     auto sequence =

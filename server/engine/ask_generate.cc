@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -81,7 +82,8 @@ absl::Status CheckLengths(const GenerateRequest& request,
                " tokens; one request takes ", limits.max_tokens,
                ": ask for fewer prompts, samples or max_new_tokens"));
   }
-  const double each = 8.0 * static_cast<double>(1 + request.top_logprobs);
+  // Bytes of a token and of each choice beside it, as a message holds them.
+  const double each = 100.0 * static_cast<double>(1 + request.top_logprobs);
   return CheckAnswerBytes(tokens * each, limits);
 }
 
@@ -253,12 +255,18 @@ void Replay(const storage::Record& record, const analysis::TokenSink& sink) {
 std::string TextBehind(const model::Tokenizer& tokenizer,
                        const std::vector<int32_t>& prompt,
                        const std::vector<int32_t>& tokens) {
-  std::vector<int32_t> all = prompt;
-  all.insert(all.end(), tokens.begin(), tokens.end());
-  const std::string whole = tokenizer.Decode(all).value_or("");
-  const std::string before = tokenizer.Decode(prompt).value_or("");
-  if (absl::StartsWith(whole, before)) return whole.substr(before.size());
-  return tokenizer.Decode(tokens).value_or("");
+  // Vocabularies are padded: an id that is no token has no text.
+  std::vector<int32_t> before, behind;
+  const auto known = [&tokenizer](int32_t id) {
+    return tokenizer.Piece(id).ok();
+  };
+  std::copy_if(prompt.begin(), prompt.end(), std::back_inserter(before), known);
+  std::copy_if(tokens.begin(), tokens.end(), std::back_inserter(behind), known);
+  const std::string text = tokenizer.Decode(before).value_or("");
+  before.insert(before.end(), behind.begin(), behind.end());
+  const std::string whole = tokenizer.Decode(before).value_or("");
+  if (absl::StartsWith(whole, text)) return whole.substr(text.size());
+  return tokenizer.Decode(behind).value_or("");
 }
 
 }  // namespace

@@ -109,6 +109,9 @@ absl::Status AddLists(const RunRequest& request, const RunOptions& options,
   return absl::OkStatus();
 }
 
+// Of a record's bookkeeping, for each prompt and set.
+constexpr double kBytesPerVariant = 1024;
+
 // Without features, whose number is not known before.
 double AnswerBytes(const RunOptions& options, const model::ModelConfig& config,
                    const Question& question) {
@@ -124,7 +127,8 @@ double AnswerBytes(const RunOptions& options, const model::ModelConfig& config,
       }
       values += size;
     }
-    bytes += 4 * values * sequence->positions.size();
+    // Also what reads nothing has a record.
+    bytes += kBytesPerVariant + 4 * values * sequence->positions.size();
   }
   return bytes * (options.sets.size() + 1);
 }

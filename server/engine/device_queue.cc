@@ -11,13 +11,13 @@ namespace cupola::engine {
 namespace {
 
 uint64_t GroupOf(const Part& part) {
-  const uint64_t model = reinterpret_cast<uint64_t>(part.model.get());
-  // A job's chunk is a group of its own.
-  if (part.context.bulk) {
+  // A job's chunk is a group of its own, and so is a request whose work is done
+  // in steps: it would end, or fail, with the others of its batch.
+  if (part.context.bulk || part.analysis->stepwise()) {
     return reinterpret_cast<uint64_t>(part.analysis.get());
   }
-  const bool stepwise = part.analysis->stepwise();
-  if (!part.sequence->tokens.empty() && !stepwise) return model;
+  const uint64_t model = reinterpret_cast<uint64_t>(part.model.get());
+  if (!part.sequence->tokens.empty()) return model;
   uint64_t group;
   std::memcpy(&group, part.identity.data(), sizeof(group));
   return group ^ model;

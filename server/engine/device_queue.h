@@ -30,7 +30,7 @@ class DeviceQueue {
   };
   // Takes the next batch (see FormBatch). Parts nobody waits for any more leave
   // here, with their status. Empty: the queue is closed, or has nothing that is
-  // wanted. Parts of stepwise work share a batch where they ask one question,
+  // wanted. Parts of stepwise work share a batch where they are of one request,
   // whatever their lengths.
   std::vector<Part> PopBatch(const Wanted& wanted = {true, true});
 

@@ -4,6 +4,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/engine/ask_ablate.h"
 #include "server/engine/ask_attribution.h"
@@ -18,15 +19,26 @@ namespace cupola::engine {
 // What is no cache lies in a folder of the cache's, which it leaves alone. A
 // cache that could not be opened was moved aside with it: it comes back.
 std::string Engine::Impl::StateDirectory() const {
-  const std::string& cache = options_.cache.directory;
+  namespace fs = std::filesystem;
+  std::string cache = options_.cache.directory;
+  while (cache.size() > 1 && cache.back() == '/') cache.pop_back();
   if (cache.empty()) return "";
-  const std::string mine = absl::StrCat(cache, "/state");
-  if (cache_ != nullptr && !cache_->MovedAsideTo().empty()) {
-    // Where that fails, the store starts empty and nothing is lost on disk.
-    std::error_code failed;
-    std::filesystem::rename(absl::StrCat(cache_->MovedAsideTo(), "/state"),
-                            mine, failed);
+  const fs::path mine = fs::path(cache) / "state";
+  std::error_code failed;
+  if (fs::exists(mine, failed)) return mine;
+  // A cache that could not be opened was moved aside with all that lay in it,
+  // now or by a process that ended before it could take this back.
+  fs::path newest;
+  const std::string begin = fs::path(cache).filename().string() + ".corrupt-";
+  for (const auto& entry :
+       fs::directory_iterator(fs::absolute(cache).parent_path(), failed)) {
+    const fs::path state = entry.path() / "state";
+    if (absl::StartsWith(entry.path().filename().string(), begin) &&
+        fs::exists(state, failed) && state > newest) {
+      newest = state;
+    }
   }
+  if (!newest.empty()) fs::rename(newest, mine, failed);
   return mine;
 }
 
@@ -133,6 +145,10 @@ void Engine::Impl::OpenDictionary(const std::string& name,
 void Engine::Impl::OpenOthers(std::vector<std::string> names,
                               const RequestContext& context, Sources sources,
                               Catalog::Done<Sources> done) {
+  // Once each, however often a request names them.
+  while (!names.empty() && sources.others.contains(names.back())) {
+    names.pop_back();
+  }
   if (names.empty()) return done(std::move(sources));
   const std::string name = std::move(names.back());
   names.pop_back();

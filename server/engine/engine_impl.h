@@ -167,7 +167,8 @@ void Engine::Impl::AnalyseAdmitted(
     // A waiter may be called by the loading thread: tokenize elsewhere.
     front_->Run([=, this, sources = *std::move(sources)]() mutable {
       sources.means = means_.get();
-      absl::StatusOr<Question> made = ask(*asked, sources, limits());
+      absl::StatusOr<Question> made = model::CatchTorch(
+          "reading a request", [&] { return ask(*asked, sources, limits()); });
       if (!made.ok()) return done(made.status());
       // Records hold more than answers tell.
       made->max_record_bytes = 2 * options_.max_answer_bytes;

@@ -112,7 +112,7 @@ void Engine::QueryJacobianTotals(JacobianTotalsRequest request,
               impl->jobs_->Result(request.job, kAccumulateJacobian, context));
           return QueryAccumulation(*work, request, impl->limits());
         };
-        done(query());
+        done(model::CatchTorch("reading a job's result", query));
       });
 }
 

@@ -91,4 +91,13 @@ void JobCheckpoints::Remove(const std::string& id) const {
   for (int64_t chunks : List(id)) fs::remove(Path(id, chunks), error);
 }
 
+void JobCheckpoints::RemoveUnfinished() const {
+  std::error_code error;
+  std::vector<fs::path> unfinished;
+  for (const auto& entry : fs::directory_iterator(directory_, error)) {
+    if (entry.path().extension() == ".part") unfinished.push_back(entry.path());
+  }
+  for (const fs::path& path : unfinished) fs::remove(path, error);
+}
+
 }  // namespace cupola::engine

@@ -37,6 +37,8 @@ class JobCheckpoints {
       std::unique_ptr<JobWork>* work) const;
 
   void Remove(const std::string& id) const;
+  // What a process that ended while it saved has left, of any job.
+  void RemoveUnfinished() const;
 
  private:
   // Chunks of a job's states, ascending.

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/model/json.h"
 #include "server/model/status_macros.h"
+#include "server/model/torch_status.h"
 
 namespace cupola::engine {
 namespace {
@@ -19,6 +20,7 @@ constexpr size_t kResultsInMemory = 2;
 constexpr int64_t kMaxCrashes = 2;
 // How fast the rate follows: the weight of a chunk against all before it.
 constexpr double kRateWeight = 0.3;
+constexpr absl::Duration kQueueFull = absl::Milliseconds(200);
 
 absl::Status ShuttingDown() {
   return absl::UnavailableError("the server is shutting down");
@@ -87,6 +89,7 @@ void Jobs::Stop() {
 }
 
 absl::Status Jobs::Read() {
+  checkpoints_.RemoveUnfinished();
   ASSIGN_OR_RETURN(const auto records, disk_->Scan(kRecordUse));
   for (const auto& [key, text] : records) {
     ASSIGN_OR_RETURN(const Json json, model::ParseJson(text, key));
@@ -131,7 +134,6 @@ void Jobs::TellWatchers(const std::string& id,
 
 absl::Status Jobs::Record(Job* job) {
   const JobInfo& info = job->info;
-  TellWatchers(info.id, info);
   const Json json = {{"kind", info.kind},
                      {"title", info.title},
                      {"state", static_cast<int>(info.state)},
@@ -143,8 +145,11 @@ absl::Status Jobs::Record(Job* job) {
                      {"error", info.error},
                      {"submitted", absl::ToUnixMicros(info.submitted)},
                      {"crashes", job->crashes}};
-  return disk_->Put(absl::StrCat(kRecordUse, info.id),
-                    json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  const absl::Status put =
+      disk_->Put(absl::StrCat(kRecordUse, info.id),
+                 json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  TellWatchers(info.id, info);
+  return put;
 }
 
 absl::StatusOr<Jobs::Job*> Jobs::Find(const std::string& id) {
@@ -228,11 +233,15 @@ absl::StatusOr<JobInfo> Jobs::Cancel(const std::string& id) {
   } else if (job->info.state == JobState::kRunning) {
     job->cancelled = true;
     if (give_up_ != nullptr) *give_up_ = true;
-    // The thread says when it has ended.
-    const auto ended = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-      return stopping_ || HasEnded(job->info.state);
+    // The thread says when it has ended; others may then resume or delete it.
+    const auto ended = [&,
+                        run = job->runs]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      const auto found = jobs_.find(id);
+      return stopping_ || found == jobs_.end() || found->second.runs != run ||
+             HasEnded(found->second.info.state);
     };
     mu_.Await(absl::Condition(&ended));
+    ASSIGN_OR_RETURN(job, Find(id));
   }
   return job->info;
 }
@@ -319,10 +328,24 @@ absl::StatusOr<std::shared_ptr<const JobWork>> Jobs::Result(
     }
   }
   ASSIGN_OR_RETURN(Restored restored, Restore(id, kind, context));
+  if (restored.chunks == 0) {
+    return absl::DataLossError(
+        absl::StrCat("no checkpoint of job \"", id, "\" is left"));
+  }
   std::shared_ptr<const JobWork> result = std::move(restored.work);
   absl::MutexLock lock(&mu_);
-  results_.emplace_back(id, result);
-  if (results_.size() > kResultsInMemory) results_.erase(results_.begin());
+  // Kept, unless the job has gone on meanwhile or somebody else was quicker.
+  const auto found = jobs_.find(id);
+  const bool stale = found == jobs_.end() ||
+                     !HasEnded(found->second.info.state) ||
+                     found->second.info.chunks_saved != restored.chunks;
+  const bool held =
+      std::any_of(results_.begin(), results_.end(),
+                  [&](const auto& other) { return other.first == id; });
+  if (!stale && !held) {
+    results_.emplace_back(id, result);
+    if (results_.size() > kResultsInMemory) results_.erase(results_.begin());
+  }
   return result;
 }
 
@@ -344,11 +367,15 @@ void Jobs::Loop() {
         job.info.state = JobState::kRunning;
         job.info.tokens_per_second = 0;
         job.cancelled = false;
+        ++job.runs;
+        std::erase_if(results_,
+                      [&](const auto& held) { return held.first == key; });
         give_up_ = std::make_shared<std::atomic<bool>>(false);
         // Told before the work begins: it may be what ends the process.
         if (absl::Status s = Record(&job); !s.ok()) {
           job.info.state = JobState::kFailed;
           job.info.error = std::string(s.message());
+          TellWatchers(key, job.info);
           id.clear();
         }
         break;
@@ -379,7 +406,7 @@ void Jobs::RunJob(const std::string& id) {
     }
     return RunChunks(id, restored.work.get());
   };
-  const absl::Status status = run();
+  const absl::Status status = model::CatchTorch("running a job", run);
   absl::MutexLock lock(&mu_);
   Job& job = jobs_.at(id);
   job.crashes = 0;  // it ended, however
@@ -422,6 +449,11 @@ absl::Status Jobs::RunChunks(const std::string& id, JobWork* work) {
     context.arrival = begin;
     status = *context.cancelled ? absl::CancelledError("given up")
                                 : work->RunChunk(next, context);
+    if (status.GetPayload("retry-delay-ms").has_value()) {
+      absl::SleepFor(kQueueFull);  // people fill the queue: they go first
+      --next;
+      continue;
+    }
     if (!status.ok()) break;
     const double seconds = absl::ToDoubleSeconds(absl::Now() - begin);
     {

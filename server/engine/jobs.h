@@ -120,6 +120,7 @@ class Jobs {
     JobInfo info;
     int64_t crashes = 0;     // since the last checkpoint that was new
     bool cancelled = false;  // is to end
+    int64_t runs = 0;        // begun by this process
   };
 
   explicit Jobs(Options options);

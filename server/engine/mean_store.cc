@@ -120,9 +120,11 @@ absl::Status MeanStore::ReadIndex() {
   ASSIGN_OR_RETURN(const auto entries, disk_->Scan(kUse));
   absl::MutexLock lock(&mu_);
   for (const auto& [key, bytes] : entries) {
-    ASSIGN_OR_RETURN(Found found, Decode(key, bytes));
-    found.info.key = ParseKey(key);
-    index_[key] = std::move(found.info);
+    // One that is damaged says so when it is asked for; it can be replaced.
+    absl::StatusOr<Found> found = Decode(key, bytes);
+    MeanInfo info = found.ok() ? std::move(found->info) : MeanInfo{};
+    info.key = ParseKey(key);
+    index_[key] = std::move(info);
   }
   return absl::OkStatus();
 }

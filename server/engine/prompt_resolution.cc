@@ -10,6 +10,9 @@
 namespace cupola::engine {
 namespace {
 
+// Of all prompts together, repeated ones counted.
+constexpr int64_t kMaxPositions = int64_t{1} << 24;
+
 absl::Status AtPrompt(size_t i, const absl::Status& status) {
   return absl::Status(status.code(),
                       absl::StrCat("prompts[", i, "]: ", status.message()));
@@ -107,6 +110,7 @@ absl::StatusOr<std::vector<std::vector<int64_t>>> ResolvePositions(
                      token_ids.size(), " prompts"));
   }
   std::vector<std::vector<int64_t>> resolved;
+  int64_t rows_left = kMaxPositions;
   for (size_t i = 0; i < token_ids.size(); ++i) {
     const int64_t length = token_ids[i].size();
     std::vector<int64_t>& rows = resolved.emplace_back();
@@ -115,7 +119,14 @@ absl::StatusOr<std::vector<std::vector<int64_t>>> ResolvePositions(
       std::iota(rows.begin(), rows.end(), 0);
       continue;
     }
-    for (int64_t position : positions.lists[per_prompt ? i : 0]) {
+    const std::vector<int64_t>& asked = positions.lists[per_prompt ? i : 0];
+    rows_left -= static_cast<int64_t>(asked.size());
+    if (rows_left < 0) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("positions: more than ", kMaxPositions,
+                       " of all prompts; accepted: ", kMaxPositions));
+    }
+    for (int64_t position : asked) {
       if (position < -length || position >= length) {
         return absl::InvalidArgumentError(absl::StrCat(
             "positions: ", position, " is outside prompts[", i, "], which has ",

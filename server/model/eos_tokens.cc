@@ -18,18 +18,11 @@ const Json& EosOf(const Json& json) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<int32_t>> ReadEosTokens(const std::string& folder,
-                                                   const Json& config_json,
-                                                   const ModelConfig& config) {
+std::vector<int32_t> ReadEosTokens(const std::string& folder,
+                                   const Json& config_json,
+                                   const ModelConfig& config) {
   const std::string path = absl::StrCat(folder, "/generation_config.json");
   const absl::StatusOr<Json> generation = ReadJsonFile(path, kMaxConfigBytes);
-  if (!generation.ok() && !absl::IsNotFound(generation.status())) {
-    return generation.status();
-  }
-  if (generation.ok() && !generation->is_object()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": not a JSON object"));
-  }
   Json eos = generation.ok() ? EosOf(*generation) : Json(nullptr);
   if (eos.is_null() && config_json.contains("text_config")) {
     eos = EosOf(config_json["text_config"]);

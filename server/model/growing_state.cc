@@ -48,6 +48,13 @@ void GrowingState::Remove(int64_t row) {
           .copy_(of_layer[last].narrow(1, 0, length));
     }
   }
+  // Nothing of a text that was no numbers may reach the one that comes next:
+  // keys behind a row's end are masked, but values are multiplied by 0.
+  for (const at::Tensor& values : values_) {
+    const int64_t tail = lengths_[row] - length;
+    if (tail > 0) values[row].narrow(1, length, tail).zero_();
+    values[last].narrow(1, 0, length).zero_();
+  }
   lengths_[row] = length;
   lengths_.pop_back();
 }

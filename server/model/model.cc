@@ -37,8 +37,7 @@ absl::StatusOr<std::shared_ptr<const ModelSource>> ModelSource::Open(
               absl::StrCat(config_path, ": ", config.status().message()));
         }
         source->config_ = *std::move(config);
-        ASSIGN_OR_RETURN(source->eos_token_ids_,
-                         ReadEosTokens(folder, json, source->config_));
+        source->eos_token_ids_ = ReadEosTokens(folder, json, source->config_);
         ASSIGN_OR_RETURN(source->tokenizer_, Tokenizer::Load(folder));
         ASSIGN_OR_RETURN(source->tensors_, SafetensorsSet::OpenFolder(folder));
         ASSIGN_OR_RETURN(const Checkpoint checkpoint,

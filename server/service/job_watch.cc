@@ -14,7 +14,15 @@ JobWatch::JobWatch(std::unique_ptr<RequestScope> scope)
 }
 
 void JobWatch::Follow(engine::Jobs* jobs, const std::string& id) {
-  jobs->Watch(id, [link = link_](const absl::StatusOr<engine::JobInfo>& info) {
+  // Once it has begun the call may end at any time, and this with it.
+  const std::shared_ptr<Link> link = link_;
+  const absl::Status wanted = scope_->StillWanted();
+  if (!wanted.ok()) return Fail(wanted);
+  {
+    absl::MutexLock lock(&mu_);
+    begun_ = true;
+  }
+  jobs->Watch(id, [link](const absl::StatusOr<engine::JobInfo>& info) {
     JobWatch* watch = nullptr;
     Next next = Next::kNothing;
     {
@@ -24,7 +32,7 @@ void JobWatch::Follow(engine::Jobs* jobs, const std::string& id) {
       absl::MutexLock lock(&watch->mu_);
       if (info.ok()) {
         watch->latest_ = *info;
-      } else {
+      } else if (!watch->failure_.has_value()) {
         watch->failure_ = info.status();
       }
       next = watch->Choose();
@@ -38,6 +46,7 @@ void JobWatch::Fail(const absl::Status& status) {
   Next next = Next::kNothing;
   {
     absl::MutexLock lock(&mu_);
+    begun_ = true;
     if (!failure_.has_value()) failure_ = status;
     next = Choose();
   }
@@ -74,7 +83,14 @@ void JobWatch::Act(Next next) {
 
 void JobWatch::OnCancel() {
   scope_->Cancel();
-  Fail(scope_->StillWanted());
+  Next next = Next::kNothing;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!begun_) return;  // somebody still reads the request: they will see
+    if (!failure_.has_value()) failure_ = scope_->StillWanted();
+    next = Choose();
+  }
+  Act(next);
 }
 
 void JobWatch::OnWriteDone(bool ok) {

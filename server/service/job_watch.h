@@ -52,6 +52,7 @@ class JobWatch final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   absl::Mutex mu_;
   std::optional<engine::JobInfo> latest_ ABSL_GUARDED_BY(mu_);
   std::optional<absl::Status> failure_ ABSL_GUARDED_BY(mu_);
+  bool begun_ ABSL_GUARDED_BY(mu_) = false;  // Follow or Fail was called
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
   grpc::ByteBuffer message_;  // being written

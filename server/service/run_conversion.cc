@@ -177,8 +177,13 @@ absl::StatusOr<engine::InterventionRequest> TakeIntervention(
     case v1::Intervention::GENERATED:
       plain.scope = engine::Scope::kGenerated;
       break;
-    default:
+    case v1::Intervention::SCOPE_UNSPECIFIED:
+    case v1::Intervention::ALL:
       break;
+    default:
+      return InvalidArgumentError(
+          StrCat(field, ".scope is ", static_cast<int>(message->scope()),
+                 "; accepted: ALL, PROMPT, GENERATED or unset"));
   }
   return plain;
 }

@@ -5,13 +5,20 @@
 #include "server/service/wire.h"
 
 namespace cupola::service {
+namespace {
+
+// A message ends with the token that gets it here: clients take 32 MiB, and
+// whoever generates waits while one is encoded.
+constexpr size_t kMessageBytes = size_t{1} << 20;
+
+}  // namespace
 
 TokenWriter::TokenWriter(std::unique_ptr<RequestScope> scope)
     : scope_(std::move(scope)) {}
 
 absl::Status TokenWriter::Put(v1::GenerateResponse::Token token) {
   if (absl::Status wanted = scope_->StillWanted(); !wanted.ok()) return wanted;
-  Advance([&] { *waiting_.add_tokens() = std::move(token); });
+  Advance([&] { waiting_.push_back(std::move(token)); });
   return absl::OkStatus();
 }
 
@@ -58,9 +65,14 @@ TokenWriter::Next TokenWriter::Choose() {
     failure_ = *outcome_;
     return Next::kFail;
   }
-  if (waiting_.tokens_size() > 0) {
-    message_ = SerializeMessage(waiting_);
-    waiting_.Clear();
+  if (!waiting_.empty()) {
+    v1::GenerateResponse some;
+    for (size_t bytes = 0; !waiting_.empty() && bytes < kMessageBytes;) {
+      bytes += waiting_.front().ByteSizeLong();
+      *some.add_tokens() = std::move(waiting_.front());
+      waiting_.pop_front();
+    }
+    message_ = SerializeMessage(some);
     writing_ = true;
     return Next::kWrite;
   }

@@ -1,6 +1,7 @@
 #ifndef CUPOLA_SERVER_SERVICE_TOKEN_WRITER_H_
 #define CUPOLA_SERVER_SERVICE_TOKEN_WRITER_H_
 
+#include <deque>
 #include <memory>
 #include <optional>
 
@@ -52,7 +53,7 @@ class TokenWriter final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
   const std::unique_ptr<RequestScope> scope_;
   absl::Mutex mu_;
-  v1::GenerateResponse waiting_ ABSL_GUARDED_BY(mu_);  // tokens
+  std::deque<v1::GenerateResponse::Token> waiting_ ABSL_GUARDED_BY(mu_);
   std::optional<v1::GenerateResponse> last_ ABSL_GUARDED_BY(mu_);
   std::optional<absl::Status> outcome_ ABSL_GUARDED_BY(mu_);
   bool writing_ ABSL_GUARDED_BY(mu_) = false;

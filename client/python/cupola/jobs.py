@@ -12,7 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _protos, _requests
 from ._requests import Positions, Prompts
-from .errors import CupolaError, InvalidArgument, Unavailable
+from .errors import (
+    CupolaError,
+    DeadlineExceeded,
+    InvalidArgument,
+    Unavailable,
+)
 from .jacobian import add_rows, bridge_request, code_of
 
 if TYPE_CHECKING:
@@ -166,6 +171,8 @@ class Job:
                     yield self.info
                     if self.info.ended:
                         return
+            except DeadlineExceeded:
+                continue  # of the one call, not of the job
             except Unavailable:
                 lost = lost or time.monotonic()
                 if time.monotonic() - lost > _AWAY:
