@@ -88,9 +88,6 @@ absl::Status Generation::MakeRoom() {
     return absl::ResourceExhaustedError(
         absl::StrCat("max_new_tokens: a text of ", capacity, " tokens keeps ",
                      bytes, " bytes; accepted: ", kMaxRowBytes));
-    // What the interventions of all prompts may hold of the runs they patch
-    // from.
-    constexpr int64_t kMaxSourceBytes = int64_t{1} << 30;
   }
   const int64_t rows = std::min({static_cast<int64_t>(texts_.size()), kMaxRows,
                                  std::max<int64_t>(1, kGrowingBytes / bytes)});

@@ -136,6 +136,17 @@ def test_positions_and_mlp_input(pair, prompts):
     )
 
 
+def test_chunks_are_bounded_by_what_their_passes_take_in(pair):
+    random = np.random.default_rng(8)
+    many = [random.integers(3, 90, size=40).tolist() for _ in range(700)]
+    job = pair.accumulate(many, positions=-1, chunk_tokens=8192)
+    assert job.info.tokens == 700
+    assert job.info.chunks == 2  # of at most 16,384 tokens
+    assert job.wait().tokens_done == 700
+    with pytest.raises(cupola.InvalidArgument, match="accepted: 0 .* to 256"):
+        pair.accumulate(many, block="all", chunk_tokens=8192)
+
+
 def test_jobs_are_listed(client, pair, prompts):
     job = pair.accumulate(prompts[:1])
     assert job.id in [listed.id for listed in client.jobs()]

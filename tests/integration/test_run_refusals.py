@@ -35,6 +35,8 @@ def refused(call, *words):
         (cupola.Zero(RESID, heads=[0]), [".heads", "no heads"]),
         (cupola.Zero(Z, neurons=[8]), [".neurons: 8 is not below 8"]),
         (cupola.Zero(Z, heads=[1, 1]), [".heads: 1 comes twice"]),
+        # Refused before anything of that size is made.
+        (cupola.Set(Z, np.zeros((4, 8)), heads=[0] * 10**5, neurons=[0] * 10**5), ["comes twice"]),
         (cupola.Set(RESID, np.ones(31)), [".value: 31 numbers", "1 or 32"]),
         (cupola.Set(RESID, np.ones((2, 31)), [0, 1]), [".value: 62 numbers"]),
         (cupola.Set(RESID, np.ones((3, 32)), [0, 1]), [".value: 3 rows for 2 positions"]),

@@ -1,5 +1,10 @@
 #include "server/model/growing_state.h"
 
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/model/model.h"
@@ -54,6 +59,23 @@ class GrowingStateTest : public ::testing::Test {
   std::shared_ptr<const Model> model_;
   std::shared_ptr<const KeptState> kept_;
 };
+
+TEST_F(GrowingStateTest, WhatARemovedRowLeavesReachesNoOther) {
+  auto broken = std::make_shared<KeptState>(*kept_);
+  for (at::Tensor& values : broken->values) {
+    values = at::full_like(values, std::numeric_limits<float>::quiet_NaN());
+  }
+  GrowingState state = State(3, 8);
+  state.Add(*broken, 0, 5);
+  state.Add(*kept_, 0, 3);
+  state.Add(*kept_, 0, 2);
+  state.Remove(0);  // the last row takes the place of a longer one
+  EXPECT_TRUE(state.Values(0, 8).isfinite().all().item<bool>());
+  state.Add(*broken, 0, 5);
+  state.Remove(2);
+  state.Add(*kept_, 0, 1);
+  EXPECT_TRUE(state.Values(0, 8).isfinite().all().item<bool>());
+}
 
 TEST_F(GrowingStateTest, TheLastRowTakesARemovedOnesPlace) {
   GrowingState state = State(3, 8);
