@@ -117,9 +117,6 @@ int64_t RunGroup::BytesPerRow(const RunOptions& options,
   return values * static_cast<int64_t>(sizeof(float));
 }
 
-// Of a changed copy of a prompt, whatever is read of it.
-constexpr int64_t kBytesPerVariant = 1024;
-
 size_t RunGroup::SetsAtOnce() const {
   int64_t rows = 0, longest = 0;
   for (const Placed& placed : sequences_) {

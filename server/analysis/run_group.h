@@ -15,6 +15,9 @@
 
 namespace cupola::analysis {
 
+// What a changed copy of a prompt takes, whatever is read of it.
+inline constexpr int64_t kBytesPerVariant = 1024;
+
 // One group of a run's prompts, few enough for their clean state to be kept
 // (see GroupsThatFit): the clean pass once, then the sets of interventions,
 // some at a time, so that what they show before it becomes records stays within

@@ -148,6 +148,18 @@ absl::Status CheckGrid(const analysis::SweepOptions& options) {
   return absl::OkStatus();
 }
 
+template <typename Analysis, typename Request>
+void Bind(const Request& request, const Sources& sources,
+          BridgeQuestion* bridge) {
+  bridge->question.bind =
+      [place = bridge->place, cache = sources.bridges,
+       options = request.options,
+       inputs = request.inputs.has_value()](const BoundDictionaries& bound) {
+        return std::make_shared<Analysis>(BridgeOf(place, cache, bound),
+                                          options, inputs);
+      };
+}
+
 }  // namespace
 
 absl::StatusOr<Question> AskDirectionAblation(
@@ -160,12 +172,7 @@ absl::StatusOr<Question> AskDirectionAblation(
   Question& question = bridge.question;
   question.identity =
       analysis::DirectionAblationAnalysis::Identity(bridge.identity, options);
-  question.bind =
-      [place = bridge.place, cache = sources.bridges, options,
-       inputs = request.inputs.has_value()](const BoundDictionaries& bound) {
-        return std::make_shared<analysis::DirectionAblationAnalysis>(
-            BridgeOf(place, cache, bound), options, inputs);
-      };
+  Bind<analysis::DirectionAblationAnalysis>(request, sources, &bridge);
   return std::move(bridge.question);
 }
 
@@ -204,12 +211,7 @@ absl::StatusOr<Question> AskSweep(const SweepRequest& request,
   }
   question.identity =
       analysis::SweepAnalysis::Identity(bridge.identity, options);
-  question.bind =
-      [place = bridge.place, cache = sources.bridges, options,
-       inputs = request.inputs.has_value()](const BoundDictionaries& bound) {
-        return std::make_shared<analysis::SweepAnalysis>(
-            BridgeOf(place, cache, bound), options, inputs);
-      };
+  Bind<analysis::SweepAnalysis>(request, sources, &bridge);
   return std::move(bridge.question);
 }
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/analysis/run.h"
+#include "server/analysis/run_group.h"
 #include "server/engine/place_interventions.h"
 #include "server/model/status_macros.h"
 
@@ -109,9 +109,6 @@ absl::Status AddLists(const RunRequest& request, const RunOptions& options,
   return absl::OkStatus();
 }
 
-// Of a record's bookkeeping, for each prompt and set.
-constexpr double kBytesPerVariant = 1024;
-
 // Without features, whose number is not known before.
 double AnswerBytes(const RunOptions& options, const model::ModelConfig& config,
                    const Question& question) {
@@ -128,7 +125,8 @@ double AnswerBytes(const RunOptions& options, const model::ModelConfig& config,
       values += size;
     }
     // Also what reads nothing has a record.
-    bytes += kBytesPerVariant + 4 * values * sequence->positions.size();
+    bytes += static_cast<double>(analysis::kBytesPerVariant) +
+             4 * values * sequence->positions.size();
   }
   return bytes * (options.sets.size() + 1);
 }

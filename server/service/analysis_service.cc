@@ -51,15 +51,10 @@ void NoteAnswer(const engine::Provenance& provenance, RequestScope* scope) {
   notes.seconds = provenance.seconds;
 }
 
-// One streamed analysis, from bytes to bytes. `operation` is the engine's.
-template <typename Message, typename Request, typename Answer>
-ChunkedWriter* Stream(
-    const Environment& environment, const char* method,
-    grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
-    void (engine::Engine::*operation)(Request, engine::RequestContext,
-                                      engine::Engine::Done<Answer>)) {
-  auto* call = new ChunkedWriter(MakeScope(environment, method, context));
-  engine::Engine* engine = environment.engine;
+// Reads a request and passes it on, `ask(Request)`, or fails the call.
+template <typename Message, typename Request, typename Call, typename Ask>
+void Accept(const Environment& environment, Call* call,
+            const grpc::ByteBuffer* bytes, Ask ask) {
   Receive<Message>(environment, call, bytes, [=](Message message) {
     absl::StatusOr<Request> request = FromProto(std::move(message));
     if (!request.ok()) {
@@ -71,6 +66,20 @@ ChunkedWriter* Stream(
     if constexpr (requires { request->prompts; }) {
       notes.prompts = CountPrompts(request->prompts);
     }
+    ask(*std::move(request));
+  });
+}
+
+// One streamed analysis, from bytes to bytes. `operation` is the engine's.
+template <typename Message, typename Request, typename Answer>
+ChunkedWriter* Stream(
+    const Environment& environment, const char* method,
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
+    void (engine::Engine::*operation)(Request, engine::RequestContext,
+                                      engine::Engine::Done<Answer>)) {
+  auto* call = new ChunkedWriter(MakeScope(environment, method, context));
+  engine::Engine* engine = environment.engine;
+  Accept<Message, Request>(environment, call, bytes, [=](Request request) {
     const auto done = [call](absl::StatusOr<Answer> answer) {
       if (!answer.ok()) {
         call->Fail(answer.status());
@@ -82,8 +91,7 @@ ChunkedWriter* Stream(
           ToProto(std::move(answer).value(), scope.SecondsSinceArrival());
       call->Send(streamed.first, std::move(streamed.pieces));
     };
-    (engine->*operation)(std::move(request).value(), call->scope().context(),
-                         done);
+    (engine->*operation)(std::move(request), call->scope().context(), done);
   });
   return call;
 }
@@ -98,17 +106,7 @@ UnaryCall* Unary(
                                       engine::Engine::Done<Answer>)) {
   auto* call = new UnaryCall(MakeScope(environment, method, context), response);
   engine::Engine* engine = environment.engine;
-  Receive<Message>(environment, call, bytes, [=](Message message) {
-    absl::StatusOr<Request> request = FromProto(std::move(message));
-    if (!request.ok()) {
-      call->Fail(request.status());
-      return;
-    }
-    RequestNotes& notes = call->scope().notes();
-    NoteNames(*request, &notes);
-    if constexpr (requires { request->prompts; }) {
-      notes.prompts = CountPrompts(request->prompts);
-    }
+  Accept<Message, Request>(environment, call, bytes, [=](Request request) {
     const auto done = [call](absl::StatusOr<Answer> answer) {
       if (!answer.ok()) {
         call->Fail(answer.status());
@@ -123,8 +121,7 @@ UnaryCall* Unary(
       }
       call->Send(ToProto(std::move(answer).value()));
     };
-    (engine->*operation)(std::move(request).value(), call->scope().context(),
-                         done);
+    (engine->*operation)(std::move(request), call->scope().context(), done);
   });
   return call;
 }

@@ -20,9 +20,9 @@ torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 
 
-def _tool():
+def _tool(name="cupola_dump_activations"):
     build = pathlib.Path(os.environ.get("CUPOLA_BUILD", HERE.parents[2] / "build"))
-    return build / "cupola_dump_activations"
+    return build / name
 
 
 class Cupola:
@@ -117,3 +117,20 @@ def error(actual, expected):
 @pytest.fixture(name="error", scope="session")
 def error_fixture():
     return error
+
+
+@pytest.fixture
+def check(models):
+    """Runs build/cupola_check_NAME on a family's model: {hook: relative error}."""
+
+    def run(name, family, processing):
+        done = subprocess.run(
+            [str(_tool(f"cupola_check_{name}")), str(models(family)), processing],
+            capture_output=True,
+            text=True,
+            env=dict(os.environ, OMP_NUM_THREADS="1"),
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
