@@ -53,6 +53,9 @@ struct RequestContext {
   // Set by the transport when the client has gone.
   std::shared_ptr<std::atomic<bool>> cancelled =
       std::make_shared<std::atomic<bool>>(false);
+  // Who asks, as far as the transport knows: fairness and quotas go by it. A
+  // token's name, else the peer's address without its port.
+  std::string client;
   // A job's work: computed when nobody waits for anything else, never together
   // with other requests, and not cached.
   bool bulk = false;
