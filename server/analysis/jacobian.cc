@@ -1,11 +1,9 @@
 #include "server/analysis/jacobian.h"
 
 #include <algorithm>
-#include <limits>
-#include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "server/analysis/jacobian_rows.h"
 #include "server/analysis/rows.h"
 #include "server/analysis/tensor_io.h"
 #include "server/model/status_macros.h"
@@ -39,62 +37,6 @@ ActiveLatents Trimmed(const ActiveLatents& all) {
   const int64_t width = all.valid().sum(1).max().item<int64_t>();
   return {all.indices.narrow(1, 0, width), all.values.narrow(1, 0, width)};
 }
-
-absl::Status TooLarge(double bytes, int64_t max_bytes) {
-  return absl::ResourceExhaustedError(
-      absl::StrCat("the Jacobian of one prompt would hold ", bytes,
-                   " bytes; the server sends at most ", max_bytes,
-                   ": raise min_abs, set top, or ask for fewer positions"));
-}
-
-// Rows against all latents, as CSR.
-class SparseBlock {
- public:
-  SparseBlock(const JacobianOptions& options, int64_t max_bytes)
-      : options_(options), max_bytes_(max_bytes) {}
-
-  // rows: float32 [rows, d_sae].
-  absl::Status Append(const at::Tensor& rows) {
-    at::Tensor kept =
-        options_.min_abs > 0 ? rows.abs().ge(options_.min_abs) : rows.ne(0);
-    if (options_.top > 0 && options_.top < rows.size(1)) {
-      const at::Tensor order =
-          std::get<1>(at::sort(rows.abs(), /*stable=*/true, /*dim=*/-1,
-                               /*descending=*/true))
-              .narrow(1, 0, options_.top);
-      kept = kept & at::zeros_like(kept).scatter_(1, order, true);
-    }
-    const at::Tensor where = kept.nonzero();
-    entries_ += where.size(0);
-    const double bytes = 8.0 * static_cast<double>(entries_);
-    if (bytes > static_cast<double>(max_bytes_)) {
-      return TooLarge(bytes, max_bytes_);
-    }
-    counts_.push_back(kept.sum(1).cpu());
-    indices_.push_back(where.select(1, 1).to(at::kCPU, at::kInt));
-    values_.push_back(rows.masked_select(kept).cpu());
-    return absl::OkStatus();
-  }
-
-  void Finish(std::vector<Array>* record) const {
-    const at::Tensor counts =
-        counts_.empty() ? at::empty({0}, at::kLong) : at::cat(counts_);
-    at::Tensor indptr = at::zeros({counts.size(0) + 1}, at::kLong);
-    indptr.narrow(0, 1, counts.size(0)).copy_(counts.cumsum(0));
-    (*record)[JacobianAnalysis::kIndptr] = ToArray(indptr, DType::kInt64);
-    if (counts_.empty()) return;
-    (*record)[JacobianAnalysis::kIndices] =
-        ToArray(at::cat(indices_), DType::kUInt32);
-    (*record)[JacobianAnalysis::kValues] =
-        ToArray(at::cat(values_), DType::kFloat32);
-  }
-
- private:
-  const JacobianOptions& options_;
-  const int64_t max_bytes_;
-  int64_t entries_ = 0;
-  std::vector<at::Tensor> counts_, indices_, values_;
-};
 
 }  // namespace
 
@@ -133,7 +75,7 @@ absl::StatusOr<std::vector<Array>> JacobianAnalysis::RecordOf(
   const double dense = (options_.block && !options_.all_inputs ? block : 0) +
                        (options_.second_order ? block : 0);
   if (dense > static_cast<double>(max_bytes_)) {
-    return TooLarge(dense, max_bytes_);
+    return JacobianTooLarge(dense, max_bytes_);
   }
   const int64_t hidden = bridge.place().d_mlp;
   const int64_t d_sae = bridge_.in->d_sae();
@@ -141,7 +83,7 @@ absl::StatusOr<std::vector<Array>> JacobianAnalysis::RecordOf(
   if (options_.all_inputs) per_token += k_out * d_sae;
   const int64_t step = ChunkTokens(per_token);
 
-  SparseBlock rows(options_, max_bytes_);
+  JacobianRowWriter rows(options_.min_abs, options_.top, max_bytes_);
   std::vector<at::Tensor> blocks, seconds;
   for (int64_t first = 0; first < n; first += step) {
     RETURN_IF_ERROR(pass.poll());
@@ -173,7 +115,10 @@ absl::StatusOr<std::vector<Array>> JacobianAnalysis::RecordOf(
                    DType::kFloat32);
   };
   if (options_.all_inputs) {
-    rows.Finish(&record);
+    RowsOfJacobian whole = rows.Finish();
+    record[kIndptr] = std::move(whole.indptr);
+    record[kIndices] = std::move(whole.indices);
+    record[kValues] = std::move(whole.values);
   } else if (options_.block) {
     record[kValues] = joined(blocks);
   }
