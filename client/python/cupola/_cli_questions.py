@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Dict, List, Optional
+from typing import Annotated, Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import typer
@@ -23,6 +23,7 @@ from ._cli_session import (
     token_of,
 )
 from .client import Client
+from .interventions import SetLatents, SubtractLatents, Zero
 
 app = typer.Typer()
 
@@ -68,12 +69,33 @@ def ablate(
     dictionary: Annotated[str, typer.Argument(help="Its name.")],
     text: TextArgument,
     position: Annotated[
-        int, typer.Option(help="Where to ablate and read.")
-    ] = -2,
+        str,
+        typer.Option(
+            help="Token indices to ablate and read at, each by itself, e.g. "
+            "-2 or 3,5; all: at every token at once."
+        ),
+    ] = "-2",
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together", help="At the given positions at once; loss: the mean."
+        ),
+    ] = False,
     latents: Annotated[
         Optional[str],
         typer.Option(help="Only these, e.g. 50,1203; default: all active."),
     ] = None,
+    target: Annotated[
+        Optional[List[str]],
+        typer.Option(
+            help="POSITION:LATENT, instead of --position and --latents; may be "
+            "given several times."
+        ),
+    ] = None,
+    later: Annotated[
+        bool,
+        typer.Option("--later", help="Also the mean loss from there on."),
+    ] = False,
     mode: Annotated[
         str, typer.Option(help="subtract or reconstruct.")
     ] = "subtract",
@@ -88,12 +110,18 @@ def ablate(
     bos: BosOption = None,
 ) -> Shown:
     """Show what TEXT loses when latents of DICTIONARY are taken away."""
+    targets = [(0, *_target(one)) for one in target] if target else None
     found = client.dictionary(dictionary, processing).ablate(
         read(text),
         numbers(latents, "--latents"),
-        position,
+        None
+        if position == "all" or targets
+        else numbers(position, "--position"),
         mode,
         answer,
+        later=later,
+        together=together,
+        targets=targets,
         prepend_bos=bos,
     )
     return Shown(
@@ -173,6 +201,29 @@ def attribute(
     level: Annotated[
         str, typer.Option(help="layers, heads or neurons.")
     ] = "layers",
+    layer: Annotated[
+        Optional[int],
+        typer.Option(
+            help="Explain the residual entering this layer; default: the last."
+        ),
+    ] = None,
+    mlp_input: Annotated[
+        bool, typer.Option("--mlp-input", help="With --layer: its MLP's input.")
+    ] = False,
+    apply_norm: Annotated[
+        bool,
+        typer.Option("--apply-norm", help="Components as the norm sees them."),
+    ] = False,
+    gain: Annotated[
+        bool, typer.Option(help="Apply the final norm's gain.")
+    ] = True,
+    split: Annotated[
+        Optional[List[str]],
+        typer.Option(
+            help="A dictionary whose component is told as its reconstruction "
+            "and its error; may be given several times."
+        ),
+    ] = None,
     top: Annotated[
         int, typer.Option(min=1, help="Components, the strongest first.")
     ] = 10,
@@ -190,6 +241,11 @@ def attribute(
         dictionary=dictionary,
         latents=latent,
         level=level,
+        layer=layer,
+        mlp_input=mlp_input,
+        apply_norm=apply_norm,
+        gain=gain,
+        split_dictionary=split or False,
         positions=[position],
         prepend_bos=bos,
     )
@@ -234,6 +290,35 @@ def generate(
         Optional[float], typer.Option(help="Draw from this share of them.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides what is drawn.")] = 0,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Texts to draw; shown at the end.")
+    ] = 1,
+    top_logprobs: Annotated[
+        int,
+        typer.Option(min=0, help="With --json: likely tokens at each step."),
+    ] = 0,
+    set_latent: Annotated[
+        Optional[List[str]],
+        typer.Option(
+            help="DICTIONARY:LATENT=VALUE: hold a latent there meanwhile; may "
+            "be given several times."
+        ),
+    ] = None,
+    subtract: Annotated[
+        Optional[List[str]],
+        typer.Option(help="DICTIONARY:LATENT: take a latent away meanwhile."),
+    ] = None,
+    zero: Annotated[
+        Optional[List[str]],
+        typer.Option(help="A hook point to hold at zero meanwhile."),
+    ] = None,
+    scope: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Change only the prompt's tokens (prompt) or those that are "
+            "generated (generated); default: both."
+        ),
+    ] = None,
     stop: Annotated[
         Optional[List[str]],
         typer.Option(
@@ -245,18 +330,60 @@ def generate(
     bos: BosOption = None,
 ) -> Shown:
     """Let MODEL continue TEXT; tokens are printed as they come."""
+    changes: List[Any] = [
+        *(_held(one, scope) for one in set_latent or ()),
+        *(_taken_away(one, scope) for one in subtract or ()),
+        *(Zero(hook, scope=scope) for hook in zero or ()),
+    ]
     stream = client.model(model, processing).generate(
         read(text),
         max_new_tokens,
+        changes,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         seed=seed,
         stop=[token_of(one) for one in stop] if stop else None,
+        top_logprobs=top_logprobs,
+        samples=samples,
         stream=True,
         prepend_bos=bos,
     )
     return Shown(
-        lambda: _terminal.show_generation(stream),
-        lambda: _terminal.generation_json(stream),
+        lambda: _terminal.show_generation(stream, samples),
+        lambda: _terminal.generation_json(stream, bool(top_logprobs)),
     )
+
+
+def _target(value: str) -> Tuple[int, int]:
+    try:
+        position, latent = map(int, value.split(":"))
+    except ValueError:
+        fail(f"--target: expected POSITION:LATENT such as -2:50, got {value!r}", 2)
+    return position, latent
+
+
+def _held(value: str, scope: Any) -> SetLatents:
+    # A dictionary's name may have colons too.
+    place, _, number = value.rpartition("=")
+    name, _, latent = place.rpartition(":")
+    try:
+        return SetLatents(name, {int(latent): float(number)}, scope=scope)
+    except ValueError:
+        fail(
+            "--set-latent: expected DICTIONARY:LATENT=VALUE such as "
+            f"gpt2/l6:50=8.5, got {value!r}",
+            2,
+        )
+
+
+def _taken_away(value: str, scope: Any) -> SubtractLatents:
+    name, _, latent = value.rpartition(":")
+    try:
+        return SubtractLatents(name, [int(latent)], scope=scope)
+    except ValueError:
+        fail(
+            "--subtract: expected DICTIONARY:LATENT such as gpt2/l6:50, got "
+            f"{value!r}",
+            2,
+        )

@@ -61,7 +61,7 @@ def show_dictionaries(entries: Sequence[Any]) -> None:
 
 
 def _show_entries(entries: Sequence[Any], columns: Dict[str, str]) -> None:
-    table = _table("name", "state", *columns)
+    table = new_table("name", "state", *columns)
     styles = {"resident": "green", "failed": "red", "loading": "yellow"}
     for entry in entries:
         table.add_row(
@@ -69,7 +69,7 @@ def _show_entries(entries: Sequence[Any], columns: Dict[str, str]) -> None:
             Text(entry.state, styles.get(entry.state, "")),
             *(Text(cell(entry, attribute)) for attribute in columns.values()),
         )
-    console = _console()
+    console = new_console()
     console.print(table)
     for entry in entries:
         for note in (entry.failure, *getattr(entry, "warnings", ())):
@@ -80,28 +80,37 @@ def _show_entries(entries: Sequence[Any], columns: Dict[str, str]) -> None:
 
 
 def show_ablation(answer: Ablation, top: int) -> None:
-    table = _table(
-        "#latent", "#activation", "#loss", "#increase", "#logprob", "#rank"
-    )
-    console = _console()
+    """Of an answer for one prompt."""
     frame = answer.top(top)
-    if len(frame):
+    several = frame["position"].nunique() > 1
+    later = answer.later_loss is not None
+    table = new_table(
+        *(["#position"] if several else []),
+        *("#latent", "#activation"),
+        *(["#clean loss"] if several else []),
+        *("#loss", "#increase"),
+        *(["#later loss", "#increase"] if later else []),
+        *("#logprob", "#rank"),
+    )
+    console = new_console()
+    if len(frame) and not several:
         first = frame.iloc[0]
+        more = f", later loss {first.clean_later_loss:.4f}" if later else ""
         console.print(
-            f"clean: loss {first.clean_loss:.4f}, logprob "
+            f"clean: loss {first.clean_loss:.4f}{more}, logprob "
             f"{first.clean_logprob:.4f}, rank {int(first.clean_rank)}"
         )
     for row in frame.itertuples():
-        table.add_row(
-            str(row.latent),
-            f"{row.activation:.3g}",
-            f"{row.loss:.4f}",
-            f"{row.loss_increase:+.4f}",
-            f"{row.logprob:.4f}",
-            str(row.rank),
-        )
+        cells = [str(row.position)] if several else []
+        cells += [str(row.latent), f"{row.activation:.3g}"]
+        cells += [f"{row.clean_loss:.4f}"] if several else []
+        cells += [f"{row.loss:.4f}", f"{row.loss_increase:+.4f}"]
+        if later:
+            increase = row.later_loss - row.clean_later_loss
+            cells += [f"{row.later_loss:.4f}", f"{increase:+.4f}"]
+        table.add_row(*cells, f"{row.logprob:.4f}", str(row.rank))
     console.print(table)
-    console.print(_origin(answer))
+    console.print(origin_line(answer))
 
 
 def ablation_json(answer: Ablation) -> Any:
@@ -109,24 +118,24 @@ def ablation_json(answer: Ablation) -> Any:
 
 
 def show_features(answer: Features, top: int) -> None:
-    table = _table("#", "token", _LATENTS)
+    table = new_table("#", "token", _LATENTS)
     for position, token, strongest in zip(
         answer.position, answer.tokens, answer.top_per_token(top)
     ):
         line = Text()
         for latent, value in strongest:
             line.append(f"{latent:>6}", "bold cyan")
-            line.append(f" {_three_digits(value):<7}")
+            line.append(f" {three_digits(value):<7}")
         table.add_row(str(position), Text(repr(token)), line)
-    console = _console()
+    console = new_console()
     console.print(table)
-    console.print(_origin(answer), soft_wrap=True)
+    console.print(origin_line(answer), soft_wrap=True)
 
 
 def features_json(answer: Features, top: Optional[int]) -> Dict[str, Any]:
     strongest = answer.top_per_token(top or answer.csr.shape[1])
     return {
-        **_origin_fields(answer),
+        **origin_fields(answer),
         "tokens": [
             {
                 "position": position,
@@ -146,10 +155,10 @@ def features_json(answer: Features, top: Optional[int]) -> Dict[str, Any]:
 
 def show_activations(answer: Activations, tokens: List[str]) -> None:
     """Of an answer for one prompt, with that prompt's tokens."""
-    console = _console()
+    console = new_console()
     for name in answer:
         array = answer[name][0]
-        table = _table("#", "token", "#norm", "first values")
+        table = new_table("#", "token", "#norm", "first values")
         table.title = f"{escape(name)} {escape(str(list(array.shape)))}"
         table.title_justify = "left"
         for position, row in zip(
@@ -159,17 +168,17 @@ def show_activations(answer: Activations, tokens: List[str]) -> None:
             table.add_row(
                 str(position),
                 Text(repr(tokens[position])),
-                _three_digits(float(np.linalg.norm(row.astype(np.float64)))),
+                three_digits(float(np.linalg.norm(row.astype(np.float64)))),
                 shown + (" …" if len(row) > 5 else ""),
             )
         console.print(table)
-    console.print(_origin(answer), soft_wrap=True)
+    console.print(origin_line(answer), soft_wrap=True)
 
 
 def activations_json(answer: Activations) -> Dict[str, Any]:
     """Of an answer for one prompt."""
     return {
-        **_origin_fields(answer),
+        **origin_fields(answer),
         "token_ids": answer.token_ids[0],
         "positions": answer.positions[0].tolist(),
         "activations": {name: answer[name][0].tolist() for name in answer},
@@ -178,7 +187,7 @@ def activations_json(answer: Activations) -> Dict[str, Any]:
 
 def show_attribution(answer: Attribution, top: int) -> None:
     """Of an answer with one row and one target."""
-    table = _table("component", "#attribution")
+    table = new_table("component", "#attribution")
     frame = answer.top(top)
     for component, value in zip(frame["component"], frame["attribution"]):
         table.add_row(component, f"{value:+.4f}")
@@ -189,15 +198,15 @@ def show_attribution(answer: Attribution, top: int) -> None:
     table.add_row("constant", f"{float(answer.bias[0, 0]):+.4f}")
     whole = "pre-activation" if answer.provenance.dictionary else "logit"
     table.add_row(Text(whole, "bold"), f"{float(answer.result[0, 0]):+.4f}")
-    console = _console()
+    console = new_console()
     console.print(table)
-    console.print(_origin(answer), soft_wrap=True)
+    console.print(origin_line(answer), soft_wrap=True)
 
 
 def attribution_json(answer: Attribution) -> Dict[str, Any]:
     """Of an answer with one row and one target."""
     return {
-        **_origin_fields(answer),
+        **origin_fields(answer),
         "token_ids": answer.provenance.token_ids[0],
         "position": int(answer.position[0]),
         "target": answer.targets[0],
@@ -211,33 +220,47 @@ def attribution_json(answer: Attribution) -> Dict[str, Any]:
     }
 
 
-def show_generation(stream: TokenStream) -> None:
-    """Of one prompt with one sample."""
+def show_generation(stream: TokenStream, samples: int) -> None:
+    """Of one prompt: the one text as it comes, or all at the end."""
     for token in stream:
-        print(token.text, end="", flush=True)
-    print(flush=True)
-    _console().print(_origin(stream.result), soft_wrap=True)
+        if samples == 1:
+            print(token.text, end="", flush=True)
+    console = new_console()
+    if samples == 1:
+        print(flush=True)
+    else:
+        for number, text in enumerate(stream.result.samples[0]):
+            console.print(Text(f"{number}:", "dim"), Text(text.text))
+    console.print(origin_line(stream.result), soft_wrap=True)
 
 
-def generation_json(stream: TokenStream) -> Dict[str, Any]:
-    """Of one prompt with one sample."""
+def generation_json(stream: TokenStream, top: bool) -> Dict[str, Any]:
+    """Of one prompt; several texts are a list, `samples`."""
     for _ in stream:
         pass
     answer = stream.result
-    text = answer.samples[0][0]._asdict()
-    del text["top"]  # nobody asked for it
+    texts = []
+    for one in answer.samples[0]:
+        text = one._asdict()
+        likely = text.pop("top")
+        if top:
+            text["top"] = [
+                [[choice.id, choice.token, choice.logprob] for choice in step]
+                for step in likely
+            ]
+        texts.append(text)
     return {
-        **_origin_fields(answer),
+        **origin_fields(answer),
         "prompt_token_ids": answer.prompt_token_ids[0],
-        **text,
+        **(texts[0] if len(texts) == 1 else {"samples": texts}),
     }
 
 
 def show_tokens(ids: List[int], tokens: List[str]) -> None:
-    table = _table("#", "#id", "token")
+    table = new_table("#", "#id", "token")
     for i, (index, token) in enumerate(zip(ids, tokens)):
         table.add_row(str(i), str(index), Text(repr(token)))
-    _console().print(table)
+    new_console().print(table)
 
 
 def show_status(status: Status) -> None:
@@ -255,17 +278,17 @@ def show_status(status: Status) -> None:
                     name = name[: -len(unit)]
             if shown:
                 table.add_row(prefix + name.replace("_", " "), escape(shown))
-    _console().print(table)
+    new_console().print(table)
 
 
-def _console() -> Console:
+def new_console() -> Console:
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH
     return console
 
 
-def _table(*headings: str) -> Table:
+def new_table(*headings: str) -> Table:
     """Headings that start with # stand over numbers."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for heading in headings:
@@ -281,7 +304,7 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _origin(answer: Answer) -> str:
+def origin_line(answer: Answer) -> str:
     """Where the answer came from and how long it took."""
     seconds = answer.seconds
     trip = f"round trip {seconds_text(seconds.round_trip)}"
@@ -294,7 +317,7 @@ def _origin(answer: Answer) -> str:
     )
 
 
-def _origin_fields(answer: Answer) -> Dict[str, Any]:
+def origin_fields(answer: Answer) -> Dict[str, Any]:
     made = answer.provenance
     return {
         "model": made.model,
@@ -308,5 +331,5 @@ def _origin_fields(answer: Answer) -> Dict[str, Any]:
     }
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

@@ -14,7 +14,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
-from . import __version__, _cli_questions, _terminal
+from . import __version__, _cli_pairs, _cli_questions, _terminal
 from ._cli_session import NOT_READY, Session, Shown, command, fail
 from .client import DEFAULT_DEADLINE, Client
 
@@ -79,6 +79,7 @@ def dictionaries(client: Client) -> Shown:
 
 
 app.add_typer(_cli_questions.app)
+app.add_typer(_cli_pairs.app)
 
 
 @command(app)

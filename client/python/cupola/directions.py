@@ -3,12 +3,14 @@ output latent: ablations and sweeps."""
 
 from __future__ import annotations
 
+import abc
+import html
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _answers, _protos, _requests
+from . import _answers, _figures, _protos, _requests
 from ._requests import Positions, Prompts
 from .errors import InvalidArgument
 from .jacobian import add_rows, name_pair
@@ -26,7 +28,7 @@ CURVE_KINDS = ("linear", "JumpReLU", "other")
 Samples = Union[Sequence[Tuple[int, int, int]], ArrayLike]
 
 
-class _Samples(Answer):
+class _Samples(Answer, abc.ABC):
     """A row per sample: `row` (of the selected tokens), its `prompt` and
     `position`, `in_latent` and `out_latent`."""
 
@@ -74,9 +76,18 @@ class _Samples(Answer):
         frame: pandas.DataFrame = pandas.DataFrame(columns)
         return frame
 
+    @abc.abstractmethod
+    def figure(self) -> Any:
+        """As plotly draws it."""
+
     def _repr_html_(self) -> str:
-        table: str = self.to_dataframe().head(20).to_html(index=False)
-        return f"<p>{self!r}</p>{table}"
+        parts = [f"<p>{html.escape(repr(self))}</p>"]
+        try:
+            parts.append(_figures.to_html(self.figure()))
+        except (ImportError, InvalidArgument) as error:
+            parts.append(f"<p>{html.escape(str(error))}</p>")
+        parts.append(self.to_dataframe().head(20).to_html(index=False))
+        return "".join(parts)
 
     def _summary(self) -> str:
         parts = [f"{count} {kind}" for kind, count in self.counts().items()]
@@ -102,6 +113,11 @@ class DirectionAblation(_Samples):
         """after - before; -delta * jacobian to first order."""
         difference: NDArray[np.float32] = self.after - self.before
         return difference
+
+    def figure(self) -> Any:
+        """A plotly scatter of `difference` over what the Jacobian foretells,
+        coloured by class."""
+        return _figures.of_ablation(self)
 
     def __repr__(self) -> str:
         return f"DirectionAblation of {self._summary()}"
@@ -140,6 +156,11 @@ class Sweep(_Samples):
         else:
             unit = np.linspace(0, 1, points, dtype=np.float32)
             self.grid = arrays["last"][:, None] * unit
+
+    def figure(self, count: int = 20) -> Any:
+        """The first `count` curves as plotly draws them, coloured by class,
+        with the fitted lines dotted. Needs curves=True."""
+        return _figures.of_sweep(self, count)
 
     def __repr__(self) -> str:
         return f"Sweep of {self._summary()}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from . import _answers, _protos, _requests
+from . import _answers, _figures, _protos, _requests
 from ._requests import Positions, Prompts
 from .errors import InvalidArgument
 from .features import Features
@@ -132,15 +133,25 @@ class Jacobian(Rows):
         order = np.argsort(-np.abs(frame["value"].to_numpy()), kind="stable")
         return frame.iloc[order[:n]].reset_index(drop=True)
 
-    def to_html(self, token: int = 0) -> str:
-        """One token's block as a heat map, input latents across."""
+    def figure(self, token: Optional[int] = None) -> Any:
+        """A plotly heat map of a token's block, input latents across; None: of
+        each token's (the first 100), with a slider over their texts."""
+        return _figures.of_jacobian(self, token)
+
+    def to_html(self, token: Optional[int] = None) -> str:
+        """The figure, or the strongest entries where there are no blocks."""
         if self.values is None:
             table: str = self.top().to_html(index=False)
             return table
-        return _heat_map(self, token)
+        return _figures.to_html(self.figure(token))
 
     def _repr_html_(self) -> str:
-        return self.to_html()
+        summary = f"<p>{html.escape(repr(self))}</p>"
+        try:
+            return summary + self.to_html()
+        except (ImportError, InvalidArgument) as error:
+            table: str = self.top().to_html(index=False)
+            return f"{summary}{table}<p>{html.escape(str(error))}</p>"
 
     def __repr__(self) -> str:
         size = (
@@ -158,46 +169,6 @@ class Jacobian(Rows):
 
 def _asked(array: Optional[NDArray[Any]]) -> Optional[NDArray[Any]]:
     return None if array is None or array.ndim < 2 else array
-
-
-def _heat_map(jacobian: Jacobian, token: int) -> str:
-    import plotly.graph_objects as graph
-
-    inputs = jacobian.in_latents[token]
-    outputs = jacobian.out_latents[token]
-    assert jacobian.values is not None
-    block = jacobian.values[token][outputs >= 0][:, inputs >= 0]
-    limit = float(np.abs(block).max()) if block.size else 1.0
-    where = f"prompt {jacobian.prompt[token]}, "
-    if len(jacobian.token_ids):
-        text = str(jacobian._strings(jacobian.token_ids[token : token + 1])[0])
-        where += f"token {jacobian.position[token]} {text!r}"
-    else:
-        where += f"row {jacobian.position[token]}"
-    figure = graph.Figure(
-        graph.Heatmap(
-            z=block,
-            x=[str(latent) for latent in inputs[inputs >= 0]],
-            y=[str(latent) for latent in outputs[outputs >= 0]],
-            zmin=-limit,
-            zmax=limit,
-            colorscale="RdBu",
-            reversescale=True,
-        )
-    )
-    figure.update_layout(
-        title=where,
-        xaxis={"title": "input latent", "type": "category"},
-        yaxis={
-            "title": "output latent",
-            "type": "category",
-            "autorange": "reversed",
-        },
-        width=680,
-        height=600,
-    )
-    html: str = figure.to_html(full_html=False, include_plotlyjs="cdn")
-    return html
 
 
 def name_pair(pair: Pair, request: Any) -> None:

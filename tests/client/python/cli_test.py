@@ -172,6 +172,173 @@ def test_full_queue(run, server):
     assert "in about 1.5 s" in run("models", code=1).stderr
 
 
+def test_jacobian(run, server):
+    lines = run("jacobian", "tiny/pair", "The sky", "--top", "2").output
+    lines = lines.splitlines()
+    assert "d out / d in" in lines[0] and "input latent" in lines[0]
+    assert lines[1].split() == ["0", "'<bos>'", "7", "2", "3", "0.5", "+2.0000"]
+    assert lines[2].split() == ["5", "3", "20", "1.5", "+1.0000"]
+    assert lines[5].split()[:3] == ["2", "'", "sky'"]
+    assert "2 strongest of 2 x 3 a token" in lines[-2]
+    assert lines[-1].startswith("computed in 500 ms")
+    request, _ = server.last("GetJacobian")
+    assert request.dictionary == "tiny/pair:in"
+    assert request.output_dictionary == "tiny/pair:out"
+    run(
+        *("jacobian", "tiny/sae", "The", "--output", "tiny/pair:out"),
+        *("--positions", "-1", "--mlp-input", "reconstruction"),
+        *("--block", "all", "--top", "7", "--min-abs", "0.5"),
+        *("--mask", "positive", "--processing", "folded", "--no-bos"),
+    )
+    request, _ = server.last("GetJacobian")
+    assert request.dictionary == "tiny/sae"
+    assert request.output_dictionary == "tiny/pair:out"
+    assert request.mlp_input == request.mask == request.processing == 2
+    assert request.all_inputs.top == 7 and request.all_inputs.min_abs == 0.5
+    assert list(request.positions.every_prompt.values) == [-1]
+    assert not request.prompts.prepend_bos
+
+
+def test_jacobian_json(run):
+    answer = json.loads(
+        run("jacobian", "tiny/pair", "The sky", "--json").output
+    )
+    assert answer["dictionary"] == "tiny/pair:in"
+    assert answer["output_dictionary"] == "tiny/pair:out"
+    assert answer["tokens"][0] == {
+        "position": 0,
+        "token_id": 0,
+        "token": "<bos>",
+        "in_latents": [[5, 3.0], [7, 2.0]],
+        "out_latents": [[20, 1.5], [3, 0.5]],
+        "values": [[1.0, -0.5], [0.0, 2.0]],
+    }
+    answer = json.loads(
+        run("jacobian", "tiny/pair", "The", "--block", "all", "--json").output
+    )
+    assert answer["tokens"][1]["entries"][0] == [40, 3, 8.0]
+    assert "values" not in answer["tokens"][1]
+
+
+def test_sweep(run, server, tmp_path):
+    lines = run("sweep", "tiny/pair", "The sky", "--points", "24").output
+    lines = lines.splitlines()
+    assert "slope" in lines[0] and "zero region" in lines[0]
+    first, second = lines[1], lines[2]
+    assert first.split()[:6] == ["0", "'<bos>'", "5", "5", "20", "linear"]
+    assert first.split()[6:8] == ["+2.0000", "+1.0000"]
+    assert "▁" not in first and first.rstrip().endswith("█")
+    assert "JumpReLU" in second and "0 to 0.5" in second
+    assert second.split()[-1].startswith("▁▁▁▁")
+    assert "1 linear, 1 JumpReLU, 1 other" in lines[-2]
+    page = tmp_path / "sweep.html"
+    found = run(
+        *("sweep", "tiny/pair", "The sky", "--positions", "1,2"),
+        *("--sample", "12:30", "--sample", "13:31", "--grid", "0,1,2.5"),
+        *("--tolerance", "0.5", "--published-classes", "--json", "--curves"),
+        *("--html", str(page)),
+    )
+    request, _ = server.last("Sweep")
+    assert list(request.samples.rows) == [0, 0, 1, 1]
+    assert list(request.samples.in_latents) == [12, 13] * 2
+    assert list(request.samples.out_latents) == [30, 31] * 2
+    assert list(request.grid) == [0, 1, 2.5] and request.published_classes
+    answer = json.loads(found.stdout)
+    assert answer["counts"] == {"linear": 2, "JumpReLU": 1, "other": 1}
+    assert answer["samples"][0] == {
+        "position": 1,
+        "token": "The",
+        "in_latent": 12,
+        "out_latent": 30,
+        "strength": 12.0,
+        "class": "linear",
+        "slope": 2.0,
+        "intercept": 1.0,
+        "zero_region": None,
+        "grid": [0.0, 1.0, 2.5],
+        "curve": [1.0, 3.0, 6.0],
+    }
+    assert answer["samples"][1]["zero_region"] == [0.0, 0.5]
+    assert "</html>" in page.read_text() and str(page) in found.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (("sweep", "--sample", "12"), "--sample: expected INPUT:OUTPUT"),
+        (("sweep", "--sample", "a:b"), "such as 12:340, got 'a:b'"),
+        (("sweep", "--grid", "0,x"), "--grid: expected numbers"),
+        (("sweep", "--positions", "one"), "--positions"),
+        (("jacobian", "--block", "some"), "block: expected 'active' or 'all'"),
+        (("jacobian", "--mask", "most"), "mask: expected"),
+    ],
+)
+def test_bad_questions_about_a_pair(run, server, arguments, says):
+    name, *options = arguments
+    result = run(name, "tiny/pair", "The", *options, code=2)
+    assert says in result.stderr and result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    asked = {entry[0] for entry in server.requests}
+    assert not asked & {"GetJacobian", "Sweep"}
+
+
+def test_a_page_that_cannot_be_written(run, tmp_path):
+    page = tmp_path / "none" / "page.html"
+    result = run("jacobian", "tiny/pair", "The", "--html", str(page), code=1)
+    assert result.stderr.startswith("cupola: --html: ")
+
+
+@pytest.mark.parametrize(
+    "name, wanted",
+    [
+        ("ablate", ["--together", "--target", "--later", "all"]),
+        ("attribute", ["--layer", "--mlp-input", "--apply-norm", "--no-gain"]),
+        ("attribute", ["--split"]),
+        ("generate", ["--samples", "--top-logprobs", "--set-latent"]),
+        ("generate", ["--subtract", "--zero", "--scope"]),
+    ],
+)
+def test_commands_have_what_the_calls_have(run, name, wanted):
+    output = run(name, "--help").output
+    for option in wanted:
+        assert option in output
+
+
+def test_generate_under_interventions(run, server):
+    output = run(
+        *("generate", "tiny", "The", "--max-new-tokens", "2"),
+        *("--set-latent", "tiny/sae:7=2.5", "--subtract", "tiny/pair:in:8"),
+        *("--zero", "blocks.0.hook_mlp_out", "--scope", "generated"),
+        *("--samples", "2", "--temperature", "1"),
+    ).output
+    request, _ = server.last("Generate")
+    held, taken, zero = request.interventions
+    assert held.dictionary == "tiny/sae"
+    assert taken.dictionary == "tiny/pair:in"
+    assert zero.hook == "blocks.0.hook_mlp_out"
+    assert len({one.scope for one in request.interventions} - {0}) == 1
+    assert request.samples == 2
+    assert "0: The sky" in output and "1:  sky is" in output
+    answer = json.loads(
+        run(
+            *("generate", "tiny", "The", "--max-new-tokens", "2", "--json"),
+            *("--top-logprobs", "1"),
+        ).output
+    )
+    assert answer["top"] == [[[1, "The", -1.0]], [[2, " sky", -2.0]]]
+    for option, value in (
+        ("--set-latent", "tiny/sae:7"),
+        ("--subtract", "tiny/sae"),
+    ):
+        result = run("generate", "tiny", "The", option, value, code=2)
+        assert option in result.stderr and repr(value) in result.stderr
+
+
+def test_bad_targets(run):
+    result = run("ablate", "tiny/sae", "The", "--target", "3", code=2)
+    assert "POSITION:LATENT" in result.stderr and "'3'" in result.stderr
+
+
 def test_version_and_help(run):
     assert run("--version").output.startswith("cupola 0.")
     assert "features" in run("--help").output

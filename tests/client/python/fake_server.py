@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 
 from cupola import _protos as protos
+from fake_pairs import FakeJobs, FakePairs
 
 MODEL = protos.catalog.ModelInfo(
     name="tiny",
@@ -95,6 +96,7 @@ def tensor(array, dtype):
 
 
 class FakeServer(
+    FakePairs,
     protos.catalog_grpc.CatalogServicer,
     protos.analysis_grpc.AnalysisServicer,
     protos.admin_grpc.AdminServicer,
@@ -120,6 +122,8 @@ class FakeServer(
         protos.catalog_grpc.add_CatalogServicer_to_server(self, self._server)
         protos.analysis_grpc.add_AnalysisServicer_to_server(self, self._server)
         protos.admin_grpc.add_AdminServicer_to_server(self, self._server)
+        self.jobs = FakeJobs(self._enter)
+        protos.jobs_grpc.add_JobsServicer_to_server(self.jobs, self._server)
         check = grpc.unary_unary_rpc_method_handler(
             lambda request, context: self.health
         )
