@@ -159,6 +159,8 @@ std::vector<FlagSpec> Specs(Flags* f) {
       {"max_queued_prompts", "N",
        "when as many wait for a device, more are refused; 65536",
        Number(&f->max_queued_prompts, 1, 1 << 24)},
+      {"max_queued_prompts_per_client", "N", "and of one client's; 32768",
+       Number(&f->max_queued_prompts_per_client, 1, 1 << 24)},
       {"front_threads", "N", "threads that tokenize and read the cache; 4",
        Number(&f->front_threads, 1, 256)},
       {"self_check", "", "measure dictionaries when they load; on",

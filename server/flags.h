@@ -29,6 +29,7 @@ struct Flags {
   int64_t product_bytes = 2LL << 30;
   int64_t max_tokens_per_request = 1 << 18;
   int64_t max_queued_prompts = 1 << 16;
+  int64_t max_queued_prompts_per_client = 1 << 15;
   int64_t front_threads = 4;
   int64_t threads = 0;
   bool self_check = true;

@@ -52,6 +52,7 @@ engine::EngineOptions ToEngineOptions(const Flags& flags,
   options.cache.capacity_bytes = flags.cache_bytes;
   options.cache.memory_bytes = flags.cache_memory_bytes;
   options.max_queued_prompts = flags.max_queued_prompts;
+  options.max_queued_prompts_per_client = flags.max_queued_prompts_per_client;
   options.max_tokens_per_request = flags.max_tokens_per_request;
   options.batch_tokens = flags.batch_tokens;
   options.product_bytes = flags.product_bytes;
@@ -139,7 +140,9 @@ int Serve(const Flags& flags) {
   if (!engine.ok()) return Complain(engine.status(), kFailed);
   LogCache(**engine);
   metrics.SetGauges([engine = engine->get()] {
-    return service::Gauges{engine->QueueDepth(), engine->CacheStatistics()};
+    const engine::QueueDepths depths = engine->QueueDepth();
+    return service::Gauges{depths.interactive, depths.bulk,
+                           engine->CacheStatistics()};
   });
 
   service::ServerOptions options;

@@ -1,28 +1,118 @@
 #include "server/engine/batch_policy.h"
 
 #include <algorithm>
+#include <map>
+#include <queue>
+#include <set>
+#include <tuple>
 
 namespace cupola::engine {
+namespace {
+
+// The parts that may be in the batch, in the order in which clients take turns.
+class Turns {
+ public:
+  Turns(const std::vector<QueuedPart>& queue,
+        const std::function<double(uint64_t)>& given)
+      : queue_(queue), given_(given) {}
+
+  void Add(size_t part) { parts_[queue_[part].client].push_back(part); }
+
+  void Begin() {
+    for (const auto& [client, parts] : parts_) {
+      turns_.push({given_(client), parts.front(), 0});
+    }
+  }
+  bool empty() const { return turns_.empty(); }
+  // The next part: of who has had the least; of the same, the oldest.
+  size_t front() const { return std::get<1>(turns_.top()); }
+  // Goes on, the front part's client having been given `amount`.
+  void Pop(int64_t amount) {
+    const auto [had, part, place] = turns_.top();
+    turns_.pop();
+    const std::vector<size_t>& parts = parts_.at(queue_[part].client);
+    if (place + 1 == parts.size()) return;
+    turns_.push(
+        {had + static_cast<double>(amount), parts[place + 1], place + 1});
+  }
+
+ private:
+  // Given so far, the part, its place among its client's.
+  using Turn = std::tuple<double, size_t, size_t>;
+
+  const std::vector<QueuedPart>& queue_;
+  const std::function<double(uint64_t)>& given_;
+  std::map<uint64_t, std::vector<size_t>> parts_;
+  std::priority_queue<Turn, std::vector<Turn>, std::greater<Turn>> turns_;
+};
+
+size_t First(const std::vector<QueuedPart>& queue,
+             const std::function<double(uint64_t)>& given) {
+  const bool only_bulk =
+      std::all_of(queue.begin(), queue.end(),
+                  [](const QueuedPart& part) { return part.bulk; });
+  std::set<uint64_t> seen;
+  size_t first = queue.size();
+  double least = 0;
+  for (size_t i = 0; i < queue.size(); ++i) {
+    if (queue[i].bulk != only_bulk || !seen.insert(queue[i].client).second) {
+      continue;
+    }
+    const double had = given(queue[i].client);
+    if (first < queue.size() && had >= least) continue;
+    first = i;
+    least = had;
+  }
+  return first;
+}
+
+}  // namespace
 
 std::vector<size_t> FormBatch(const std::vector<QueuedPart>& queue,
-                              int64_t token_budget) {
+                              int64_t token_budget,
+                              const std::function<double(uint64_t)>& given) {
   if (queue.empty()) return {};
-  size_t first = 0;
-  while (first < queue.size() && queue[first].bulk) ++first;
-  if (first == queue.size()) first = 0;
+  const size_t first = First(queue, given);
+  Turns turns(queue, given);
+  for (size_t i = 0; i < queue.size(); ++i) {
+    if (queue[i].group == queue[first].group) turns.Add(i);
+  }
+  turns.Begin();
+
   std::vector<size_t> batch = {first};
+  std::set<uint64_t> rows;
+  if (queue[first].row != 0) rows.insert(queue[first].row);
+  int64_t row_count = 1;
   int64_t longest = queue[first].tokens;
   int64_t real = queue[first].tokens;
-  for (size_t i = first + 1; i < queue.size(); ++i) {
-    if (queue[i].group != queue[first].group) continue;
-    const int64_t new_longest = std::max(longest, queue[i].tokens);
-    const int64_t padded = new_longest * static_cast<int64_t>(batch.size() + 1);
-    const int64_t new_real = real + queue[i].tokens;
-    if (padded > token_budget || 4 * new_real < 3 * padded) continue;
+  // The first part's client is charged for it before others are asked.
+  for (; !turns.empty();) {
+    const size_t i = turns.front();
+    const QueuedPart& part = queue[i];
+    if (i == first) {
+      turns.Pop(part.tokens);
+      continue;
+    }
+    if (part.row != 0 && rows.contains(part.row)) {
+      batch.push_back(i);
+      turns.Pop(0);
+      continue;
+    }
+    const int64_t new_longest = std::max(longest, part.tokens);
+    const int64_t padded = new_longest * (row_count + 1);
+    const int64_t new_real = real + part.tokens;
+    if (padded > token_budget || 4 * new_real < 3 * padded) {
+      turns.Pop(0);
+      continue;
+    }
     batch.push_back(i);
+    if (part.row != 0) rows.insert(part.row);
+    ++row_count;
     longest = new_longest;
     real = new_real;
+    turns.Pop(part.tokens);
   }
+  std::sort(batch.begin(), batch.end());
   return batch;
 }
 

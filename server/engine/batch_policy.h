@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace cupola::engine {
@@ -13,19 +14,26 @@ struct QueuedPart {
   // that are no prompts together with the analysis' identity.
   uint64_t group = 0;
   int64_t tokens = 0;
-  bool bulk = false;  // a job's: no batch of its group while others wait
+  bool bulk = false;    // a job's: no batch of its group while others wait
+  uint64_t client = 0;  // who has sent it
+  // Parts of one group with equal rows are about the same tokens, which go
+  // through the model once; 0: with nobody.
+  uint64_t row = 0;
 };
 
 // The next batch: indices into `queue` (oldest first), ascending. Pure.
 //
-//  - The oldest part is always in it, whatever its size: nothing starves but a
-//    job's parts, which come when there are no others.
-//  - Others join, oldest first, if they are of its group and the padded batch
-//    (parts x longest) stays within `token_budget` and wastes at most a quarter
-//    on padding. A part that does not fit is passed over, so one odd length
-//    does not close the batch.
+//  - It begins with the oldest part of the client who has been `given` the
+//    least, whatever its size: nothing starves but a job's parts, which come
+//    when there are no others.
+//  - Others join if they are of its group and the padded batch (rows x longest)
+//    stays within `token_budget` and wastes at most a quarter on padding; each
+//    time the client who has had the least, this batch included, is asked for
+//    his oldest part. A part that does not fit is passed over, so one odd
+//    length does not close the batch.
 std::vector<size_t> FormBatch(const std::vector<QueuedPart>& queue,
-                              int64_t token_budget);
+                              int64_t token_budget,
+                              const std::function<double(uint64_t)>& given);
 
 }  // namespace cupola::engine
 

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "server/engine/batch_policy.h"
 
@@ -13,7 +14,7 @@ namespace {
 uint64_t GroupOf(const Part& part) {
   // A job's chunk is a group of its own, and so is a request whose work is done
   // in steps: it would end, or fail, with the others of its batch.
-  if (part.context.bulk || part.analysis->stepwise()) {
+  if (part.bulk || part.analysis->stepwise()) {
     return reinterpret_cast<uint64_t>(part.analysis.get());
   }
   const uint64_t model = reinterpret_cast<uint64_t>(part.model.get());
@@ -23,23 +24,45 @@ uint64_t GroupOf(const Part& part) {
   return group ^ model;
 }
 
+// What shares a pass: questions about the same tokens that only read it. Equal
+// hashes of other tokens make a batch that is larger than its budget, no more.
+uint64_t RowOf(const Part& part) {
+  if (part.sequence->tokens.empty() || part.analysis->captures().empty()) {
+    return 0;
+  }
+  return absl::HashOf(part.sequence->tokens) | 1;
+}
+
+absl::Status Full(absl::string_view whose, int64_t depth, int64_t accepted,
+                  int64_t more) {
+  absl::Status status = absl::ResourceExhaustedError(
+      absl::StrCat("the device's queue holds ", depth, " prompts", whose,
+                   " and takes ", accepted, "; this request has ", more));
+  // Read by the transport, which tells the client when to come back.
+  status.SetPayload("retry-delay-ms", absl::Cord("1000"));
+  return status;
+}
+
 }  // namespace
 
-DeviceQueue::DeviceQueue(int64_t max_parts, int64_t batch_tokens)
-    : max_parts_(max_parts), batch_tokens_(batch_tokens) {}
-
 absl::Status DeviceQueue::Push(std::vector<Part> parts) {
+  if (parts.empty()) return absl::OkStatus();
+  const bool bulk = parts.front().bulk;
+  const uint64_t client = parts.front().client;
+  const int64_t more = parts.size();
   absl::MutexLock lock(&mu_);
   if (closed_) return absl::UnavailableError("the server is shutting down");
-  const int64_t depth = parts_.size(), more = parts.size();
-  if (depth + more > max_parts_) {
-    absl::Status status = absl::ResourceExhaustedError(
-        absl::StrCat("the device's queue holds ", depth, " prompts and takes ",
-                     max_parts_, "; this request has ", more));
-    // Read by the transport, which tells the client when to come back.
-    status.SetPayload("retry-delay-ms", absl::Cord("1000"));
-    return status;
+  const int64_t all = parts_.size();
+  const int64_t depth = bulk ? bulk_parts_ : all - bulk_parts_;
+  if (depth + more > options_.max_parts) {
+    return Full(bulk ? " of jobs" : "", depth, options_.max_parts, more);
   }
+  const int64_t own = shares_.queued(client);
+  if (own + more > options_.max_parts_per_client) {
+    return Full(" of this client", own, options_.max_parts_per_client, more);
+  }
+  shares_.Enter(client, more);
+  if (bulk) bulk_parts_ += more;
   const absl::Time now = absl::Now();
   for (Part& part : parts) {
     part.enqueued = now;
@@ -53,7 +76,8 @@ std::vector<Part> DeviceQueue::PopBatch(const Wanted& wanted) {
     return closed_ || !wanted.wait || (!parts_.empty() && !held_);
   };
   while (true) {
-    std::vector<Part> unwanted, batch;
+    std::list<Part> unwanted;
+    std::vector<Part> batch;
     {
       absl::MutexLock lock(&mu_, absl::Condition(&ready));
       if (closed_) return {};
@@ -61,72 +85,71 @@ std::vector<Part> DeviceQueue::PopBatch(const Wanted& wanted) {
       if (!held_) batch = TakeBatch(wanted);
     }
     for (Part& part : unwanted) {
-      part.done(StillWanted(part.context), {});
+      // Somebody who has boarded since looks for another flight.
+      absl::Status status = part.flight->StillWanted();
+      if (status.ok()) status = absl::CancelledError("nobody waited");
+      part.flight->Land(status);
     }
     if (!batch.empty() || !wanted.wait) return batch;
   }
 }
 
-std::vector<Part> DeviceQueue::TakeUnwanted() {
-  std::vector<Part> unwanted;
-  std::deque<Part> wanted;
-  for (Part& part : parts_) {
-    if (StillWanted(part.context).ok()) {
-      wanted.push_back(std::move(part));
-    } else {
-      unwanted.push_back(std::move(part));
-    }
+void DeviceQueue::Take(std::list<Part>::iterator part, std::list<Part>& to) {
+  shares_.Leave(part->client);
+  if (part->bulk) --bulk_parts_;
+  to.splice(to.end(), parts_, part);
+}
+
+std::list<Part> DeviceQueue::TakeUnwanted() {
+  std::list<Part> unwanted;
+  for (auto part = parts_.begin(); part != parts_.end();) {
+    const auto here = part++;
+    if (!here->flight->StillWanted().ok()) Take(here, unwanted);
   }
-  parts_ = std::move(wanted);
   return unwanted;
 }
 
 std::vector<Part> DeviceQueue::TakeBatch(const Wanted& wanted) {
   std::vector<QueuedPart> view;
-  std::vector<size_t> places;  // of the view's parts
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    const Part& part = parts_[i];
-    const bool steps = part.analysis->stepwise();
+  std::vector<std::list<Part>::iterator> places;  // of the view's parts
+  for (auto part = parts_.begin(); part != parts_.end(); ++part) {
+    const bool steps = part->analysis->stepwise();
     if (steps && !wanted.stepwise) continue;
     // The worker is busy with steps that somebody waits for.
-    if (part.context.bulk && !wanted.wait) continue;
-    view.push_back({GroupOf(part), steps ? 1 : part.size(), part.context.bulk});
-    places.push_back(i);
+    if (part->bulk && !wanted.wait) continue;
+    view.push_back({GroupOf(*part), steps ? 1 : part->size(), part->bulk,
+                    part->client, RowOf(*part)});
+    places.push_back(part);
   }
-  if (view.empty()) return {};
-  std::vector<size_t> chosen = FormBatch(view, batch_tokens_);
-  for (size_t& place : chosen) place = places[place];
-
-  std::vector<Part> batch;
-  std::deque<Part> rest;
-  size_t next = 0;
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    const bool taken = next < chosen.size() && chosen[next] == i;
-    if (taken) {
-      batch.push_back(std::move(parts_[i]));
-      ++next;
-    } else {
-      rest.push_back(std::move(parts_[i]));
-    }
+  const auto given = [this](uint64_t client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(
+                         mu_) { return shares_.given(client); };
+  std::list<Part> taken;
+  for (size_t i : FormBatch(view, options_.batch_tokens, given)) {
+    shares_.Give(view[i].client, static_cast<double>(view[i].tokens));
+    Take(places[i], taken);
   }
-  parts_ = std::move(rest);
-  return batch;
+  return {std::make_move_iterator(taken.begin()),
+          std::make_move_iterator(taken.end())};
 }
 
 void DeviceQueue::Close(absl::Status status) {
-  std::deque<Part> left;
+  std::list<Part> left;
   {
     absl::MutexLock lock(&mu_);
     closed_ = true;
-    left = std::move(parts_);
-    parts_.clear();
+    while (!parts_.empty()) Take(parts_.begin(), left);
   }
-  for (Part& part : left) part.done(status, {});
+  for (Part& part : left) part.flight->Land(status);
 }
 
 int64_t DeviceQueue::depth() const {
   absl::MutexLock lock(&mu_);
   return parts_.size();
+}
+
+int64_t DeviceQueue::bulk_depth() const {
+  absl::MutexLock lock(&mu_);
+  return bulk_parts_;
 }
 
 void DeviceQueue::HoldForTesting(bool held) {

@@ -2,25 +2,33 @@
 #define CUPOLA_SERVER_ENGINE_DEVICE_QUEUE_H_
 
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "server/engine/client_shares.h"
 #include "server/engine/part.h"
 
 namespace cupola::engine {
 
 // The bounded queue in front of one device. Requests push their parts all at
-// once or not at all; the worker pulls a batch when it is free. Any thread may
-// push, one pulls.
+// once or not at all; the worker pulls a batch when it is free, and clients
+// take turns in what it pulls. Any thread may push, one pulls.
 class DeviceQueue {
  public:
-  DeviceQueue(int64_t max_parts, int64_t batch_tokens);
+  struct Options {
+    // Jobs' parts are counted by themselves.
+    int64_t max_parts = 1 << 16;
+    int64_t max_parts_per_client = 1 << 15;
+    int64_t batch_tokens = 4096;
+  };
+  explicit DeviceQueue(const Options& options) : options_(options) {}
 
-  // RESOURCE_EXHAUSTED when the queue has no room for all of them, UNAVAILABLE
-  // after Close; then no part's `done` is called.
+  // RESOURCE_EXHAUSTED when the queue has no room for all of them, or none for
+  // so many of one client, UNAVAILABLE after Close; then no flight lands here.
+  // All parts are of one request.
   absl::Status Push(std::vector<Part> parts);
 
   // What the worker takes now.
@@ -37,20 +45,26 @@ class DeviceQueue {
   // Ends everything queued with `status` and lets PopBatch return empty.
   void Close(absl::Status status);
 
-  int64_t depth() const;
+  int64_t depth() const;       // parts
+  int64_t bulk_depth() const;  // of them jobs'
 
   // For tests: while held, PopBatch waits, so that what a batch holds does not
   // depend on timing.
   void HoldForTesting(bool held);
 
  private:
-  std::vector<Part> TakeUnwanted() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::list<Part> TakeUnwanted() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<Part> TakeBatch(const Wanted& wanted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Moves a part out of the queue.
+  void Take(std::list<Part>::iterator part, std::list<Part>& to)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  const int64_t max_parts_, batch_tokens_;
+  const Options options_;
   mutable absl::Mutex mu_;
-  std::deque<Part> parts_ ABSL_GUARDED_BY(mu_);
+  std::list<Part> parts_ ABSL_GUARDED_BY(mu_);
+  int64_t bulk_parts_ ABSL_GUARDED_BY(mu_) = 0;
+  ClientShares shares_ ABSL_GUARDED_BY(mu_);
   bool held_ ABSL_GUARDED_BY(mu_) = false;
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
 };

@@ -6,6 +6,9 @@
 #include <utility>
 
 #include "ATen/ATen.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/types/span.h"
 #include "c10/core/DeviceGuard.h"
 #include "c10/core/InferenceMode.h"
 #include "server/engine/stepped_batch.h"
@@ -19,19 +22,41 @@ namespace {
 // Works in steps that take turns: each may hold memory of its own.
 constexpr size_t kMaxSteppedBatches = 4;
 
-// What the batch's analyses read of one pass; without captures there is none.
-model::ForwardRequest ForwardFor(const std::vector<Part*>& batch,
-                                 std::function<absl::Status()> poll) {
+// One pass for a batch: what its analyses read of it (without captures there is
+// none), and where. Parts about the same tokens share a row.
+struct SharedPass {
   model::ForwardRequest request;
-  request.poll = std::move(poll);
-  if (batch.front()->model == nullptr) return request;
+  std::vector<int64_t> rows;  // by part
+};
+SharedPass ShareFor(const std::vector<Part*>& batch,
+                    std::function<absl::Status()> poll) {
+  SharedPass pass;
+  pass.request.poll = std::move(poll);
+  pass.rows.resize(batch.size());
+  if (batch.front()->model == nullptr) return pass;
   std::vector<const std::vector<int32_t>*> rows;
-  for (const Part* part : batch) {
-    rows.push_back(&part->sequence->tokens);
-    request.captures.merge(part->analysis->captures());
+  absl::flat_hash_map<absl::Span<const int32_t>, int64_t> places;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const std::vector<int32_t>& tokens = batch[i]->sequence->tokens;
+    const auto [place, is_new] = places.try_emplace(tokens, rows.size());
+    if (is_new) rows.push_back(&tokens);
+    pass.rows[i] = place->second;
+    pass.request.captures.merge(batch[i]->analysis->captures());
   }
-  request.batch = model::TokenBatch::Pack(rows);
-  return request;
+  pass.request.batch = model::TokenBatch::Pack(rows);
+  return pass;
+}
+
+// Tokens (or rows of inputs) that a batch takes through the device.
+int64_t TokensOf(const std::vector<Part>& batch) {
+  int64_t tokens = 0;
+  absl::flat_hash_set<absl::Span<const int32_t>> rows;
+  for (const Part& part : batch) {
+    const bool is_new = part.sequence->tokens.empty() ||
+                        rows.insert(part.sequence->tokens).second;
+    if (is_new) tokens += part.size();
+  }
+  return tokens;
 }
 
 // The batch's parts by question, each with its place in the batch.
@@ -47,11 +72,12 @@ std::vector<std::vector<size_t>> ByQuestion(const std::vector<Part*>& batch) {
 
 }  // namespace
 
-DeviceWorker::DeviceWorker(std::string device, int64_t max_parts,
-                           int64_t batch_tokens, Observer* observer)
+DeviceWorker::DeviceWorker(std::string device,
+                           const DeviceQueue::Options& queue,
+                           Observer* observer)
     : device_(std::move(device)),
       observer_(observer),
-      queue_(max_parts, batch_tokens),
+      queue_(queue),
       thread_([this] { Loop(); }) {}
 
 DeviceWorker::~DeviceWorker() { Stop(); }
@@ -94,7 +120,6 @@ void DeviceWorker::RunBatch(std::vector<Part>& batch) {
   // A batch fails as a whole; its parts may come from several clients. Each
   // gets its own try, so that one part's failure is not another's.
   const bool alone = parts.size() == 1 || stopping_;
-  int64_t tokens = 0;
   for (size_t i = 0; i < batch.size(); ++i) {
     Part& part = batch[i];
     absl::StatusOr<storage::Record> record;
@@ -112,15 +137,14 @@ void DeviceWorker::RunBatch(std::vector<Part>& batch) {
     }
     const PartTiming timing{absl::ToDoubleSeconds(start - part.enqueued),
                             absl::ToDoubleSeconds(absl::Now() - start)};
-    tokens += part.size();
     if (record.ok()) {
-      part.done(std::make_shared<const storage::Record>(*std::move(record)),
-                timing);
+      part.flight->Land(Landed{
+          std::make_shared<const storage::Record>(*std::move(record)), timing});
     } else {
-      part.done(record.status(), timing);
+      part.flight->Land(record.status());
     }
   }
-  observer_->OnBatch(device_, tokens, batch.size(),
+  observer_->OnBatch(device_, TokensOf(batch), batch.size(),
                      absl::ToDoubleSeconds(absl::Now() - start));
 }
 
@@ -130,7 +154,7 @@ absl::StatusOr<std::vector<storage::Record>> DeviceWorker::Compute(
     RETURN_IF_ERROR(Stopping());
     absl::Status unwanted;
     for (const Part* part : batch) {
-      unwanted = StillWanted(part->context);
+      unwanted = part->flight->StillWanted();
       if (unwanted.ok()) return unwanted;  // somebody still waits
     }
     return unwanted;
@@ -139,10 +163,10 @@ absl::StatusOr<std::vector<storage::Record>> DeviceWorker::Compute(
       "running a batch", [&]() -> absl::StatusOr<std::vector<storage::Record>> {
         model::ForwardResult forward;
         const model::Model* model = batch.front()->model.get();
-        const model::ForwardRequest request = ForwardFor(batch, poll);
-        const bool runs = !request.captures.empty();
+        const SharedPass shared = ShareFor(batch, poll);
+        const bool runs = !shared.request.captures.empty();
         if (runs) {
-          ASSIGN_OR_RETURN(forward, model->Forward(request));
+          ASSIGN_OR_RETURN(forward, model->Forward(shared.request));
         }
         const analysis::Pass pass{model, runs ? &forward : nullptr, poll};
         std::vector<storage::Record> records(batch.size());
@@ -151,8 +175,7 @@ absl::StatusOr<std::vector<storage::Record>> DeviceWorker::Compute(
           const bool once = batch[members.front()]->sequence->is_empty();
           std::vector<analysis::Placed> placed;
           for (size_t i : members) {
-            placed.push_back(
-                {batch[i]->sequence.get(), static_cast<int64_t>(i)});
+            placed.push_back({batch[i]->sequence.get(), shared.rows[i]});
             if (once) break;
           }
           ASSIGN_OR_RETURN(std::vector<storage::Record> answers,

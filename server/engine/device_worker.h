@@ -25,7 +25,7 @@ inline constexpr char kFilesWorker[] = "files";
 class DeviceWorker {
  public:
   // `device` is a torch device string; `observer` outlives the worker.
-  DeviceWorker(std::string device, int64_t max_parts, int64_t batch_tokens,
+  DeviceWorker(std::string device, const DeviceQueue::Options& queue,
                Observer* observer);
   ~DeviceWorker();  // as Stop
   DeviceWorker(const DeviceWorker&) = delete;

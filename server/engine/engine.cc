@@ -228,12 +228,20 @@ void Engine::ClearCache() {
   if (impl_->cache_ != nullptr) impl_->cache_->Clear();
 }
 
-int64_t Engine::QueueDepth() const {
-  int64_t depth = 0;
-  for (const auto& [device, worker] : impl_->workers_) {
-    depth += worker->queue().depth();
+void Engine::HoldForTesting(bool held) {
+  for (auto& [device, worker] : impl_->workers_) {
+    worker->queue().HoldForTesting(held);
   }
-  return depth;
+}
+
+QueueDepths Engine::QueueDepth() const {
+  QueueDepths depths;
+  for (const auto& [device, worker] : impl_->workers_) {
+    const int64_t bulk = worker->queue().bulk_depth();
+    depths.bulk += bulk;
+    depths.interactive += worker->queue().depth() - bulk;
+  }
+  return depths;
 }
 std::vector<std::string> Engine::Devices() const {
   return impl_->catalog_->Devices();

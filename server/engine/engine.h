@@ -30,7 +30,8 @@ struct EngineOptions {
   std::string device = "auto";  // "auto", "cpu", "cuda:0"
   // Empty directory: no cache.
   storage::ResultCacheOptions cache;
-  int64_t max_queued_prompts = 1 << 16;  // per device
+  int64_t max_queued_prompts = 1 << 16;  // per device; jobs' by themselves
+  int64_t max_queued_prompts_per_client = 1 << 15;
   int64_t max_tokens_per_request = 1 << 18;
   int64_t max_answer_bytes = 2LL << 30;
   int64_t batch_tokens = 4096;  // a device batch's budget
@@ -40,6 +41,11 @@ struct EngineOptions {
   absl::Duration job_checkpoint = absl::Seconds(30);
   int front_threads = 4;   // tokenizing, hashing, cache reads
   bool self_check = true;  // measure dictionaries at load
+};
+
+// Parts that wait for devices.
+struct QueueDepths {
+  int64_t interactive = 0, bulk = 0;
 };
 
 // The request path below the transport: validate, look up, queue, compute,
@@ -116,9 +122,13 @@ class Engine {
   std::string CacheMovedAsideTo() const;
   void ClearCache();
 
-  int64_t QueueDepth() const;
+  QueueDepths QueueDepth() const;  // of all devices
   std::vector<std::string> Devices() const;
   const EngineOptions& options() const;
+
+  // For tests: while held, what is queued waits, so that what a batch holds does
+  // not depend on timing.
+  void HoldForTesting(bool held);
 
   // Refuses new requests with UNAVAILABLE, waits for those in flight until
   // `deadline`, ends the rest with UNAVAILABLE and flushes the cache.

@@ -63,12 +63,15 @@ absl::Status Engine::Impl::Start() {
   }
   means_ = MeanStore::Open(StateDirectory());
   front_ = std::make_unique<Executor>(options_.front_threads);
+  const DeviceQueue::Options queue = {
+      .max_parts = options_.max_queued_prompts,
+      .max_parts_per_client = options_.max_queued_prompts_per_client,
+      .batch_tokens = options_.batch_tokens};
   for (const std::string& name : catalog_->Devices()) {
-    workers_[name] = std::make_unique<DeviceWorker>(
-        name, options_.max_queued_prompts, options_.batch_tokens, observer_);
+    workers_[name] = std::make_unique<DeviceWorker>(name, queue, observer_);
   }
-  workers_[kFilesWorker] = std::make_unique<DeviceWorker>(
-      "cpu", options_.max_queued_prompts, options_.batch_tokens, observer_);
+  workers_[kFilesWorker] =
+      std::make_unique<DeviceWorker>("cpu", queue, observer_);
   runner_ = std::make_unique<RequestRunner>(catalog_.get(), cache_.get(),
                                             &workers_, front_.get(), observer_);
   LoadEverything();

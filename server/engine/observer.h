@@ -19,6 +19,8 @@ class Observer {
                        int64_t /*parts*/, double /*seconds*/) {}
   // One look-up of a request's part (a prompt) in the result cache.
   virtual void OnCacheLookup(bool /*hit*/) {}
+  // A part whose record another request was already having computed.
+  virtual void OnSharedFlight() {}
   virtual void OnLoad(absl::string_view /*name*/, bool /*ok*/,
                       double /*seconds*/) {}
   virtual void OnResidentBytes(absl::string_view /*name*/,

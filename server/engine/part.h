@@ -1,22 +1,17 @@
 #ifndef CUPOLA_SERVER_ENGINE_PART_H_
 #define CUPOLA_SERVER_ENGINE_PART_H_
 
-#include <functional>
+#include <cstdint>
 #include <memory>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/analysis/analysis.h"
-#include "server/engine/requests.h"
+#include "server/engine/flight.h"
+#include "server/model/model.h"
 #include "storage/digest.h"
-#include "storage/result_cache.h"
 
 namespace cupola::engine {
-
-struct PartTiming {
-  double queue = 0;    // seconds waited
-  double compute = 0;  // seconds of the batch it ran in
-};
 
 // The unit of work, of batching and of caching: one sequence of one request and
 // what is asked of it.
@@ -26,15 +21,16 @@ struct Part {
   // Parts with equal identity and model ask the same question.
   storage::Digest identity{};
   std::shared_ptr<const analysis::Sequence> sequence;
-  RequestContext context;
+  // Who waits for the record; landed once, from the worker's thread (or the
+  // queue's caller on shutdown).
+  std::shared_ptr<Flight> flight;
+  // Of the request that the part is of (see RequestContext).
+  uint64_t client = 0;
+  bool bulk = false;
   // Hears of the answer while it is made; null: nobody. Lives as long as
-  // `done`.
+  // `flight` has passengers.
   const analysis::TokenSink* sink = nullptr;
   absl::Time enqueued;
-  // Called once, from the worker's thread (or the queue's caller on shutdown).
-  std::function<void(absl::StatusOr<std::shared_ptr<const storage::Record>>,
-                     PartTiming)>
-      done;
 
   // Tokens, or rows for inputs.
   int64_t size() const {
@@ -44,23 +40,12 @@ struct Part {
   }
 };
 
-// CANCELLED or DEADLINE_EXCEEDED once nobody waits any more, else OK.
-inline absl::Status StillWanted(const RequestContext& context) {
-  if (context.cancelled->load(std::memory_order_relaxed)) {
-    return absl::CancelledError("the client has cancelled the request");
-  }
-  if (absl::Now() > context.deadline) {
-    return absl::DeadlineExceededError("the request's deadline has passed");
-  }
-  return absl::OkStatus();
-}
-
-// As StillWanted, of parts that are computed together: OK while somebody waits.
+// Of parts that are computed together: OK while somebody waits for any of them.
 template <typename Parts>
 absl::Status WantedByAny(const Parts& parts) {
   absl::Status unwanted;
   for (const Part& part : parts) {
-    unwanted = StillWanted(part.context);
+    unwanted = part.flight->StillWanted();
     if (unwanted.ok()) break;
   }
   return unwanted;

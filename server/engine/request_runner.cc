@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "server/engine/numerics.h"
@@ -19,7 +20,6 @@ struct RequestRunner::InFlight {
   RequestContext context;
   std::function<void(absl::StatusOr<Answered>)> done;
   std::vector<storage::CacheKey> keys;  // per sequence
-  std::vector<size_t> missing;          // sequences to compute
 
   // Ends a request whose records have become too many: what it has is dropped,
   // what waits leaves the queue.
@@ -37,7 +37,14 @@ struct RequestRunner::InFlight {
   int64_t bytes ABSL_GUARDED_BY(mu) = 0;  // of the computed records
   Answered answer ABSL_GUARDED_BY(mu);
   size_t left ABSL_GUARDED_BY(mu) = 0;
+  uint64_t flights_ended = 0;  // when the cache was looked into
   absl::Status status ABSL_GUARDED_BY(mu);
+};
+
+struct RequestRunner::Led {
+  std::shared_ptr<InFlight> request;
+  std::vector<size_t> sequences;
+  std::vector<std::shared_ptr<Flight>> flights;  // of each of them
 };
 
 RequestRunner::RequestRunner(
@@ -48,7 +55,11 @@ RequestRunner::RequestRunner(
       cache_(cache),
       workers_(workers),
       front_(front),
-      observer_(observer) {
+      observer_(observer),
+      flights_([cache](const storage::CacheKey& key,
+                       const std::shared_ptr<const storage::Record>& record) {
+        if (cache != nullptr) cache->Put(key, record);
+      }) {
   for (const auto& [device, worker] : *workers) {
     numerics_[device] = NumericsFingerprint(device);
   }
@@ -90,6 +101,9 @@ void RequestRunner::Run(std::shared_ptr<const Question> question,
   const size_t count = request->question->sequences.size();
   Answered answer;
   answer.records.resize(count);
+  std::vector<size_t> missing;
+  int64_t bytes = 0;
+  const uint64_t ended = flights_.ended();
   for (size_t i = 0; i < count; ++i) {
     request->keys.push_back(
         KeyOf(*request->question, *request->question->sequences[i]));
@@ -97,7 +111,11 @@ void RequestRunner::Run(std::shared_ptr<const Question> question,
       answer.records[i] = cache_->Get(request->keys[i]);
       observer_->OnCacheLookup(answer.records[i] != nullptr);
     }
-    if (answer.records[i] == nullptr) request->missing.push_back(i);
+    if (answer.records[i] == nullptr) {
+      missing.push_back(i);
+    } else {
+      bytes += storage::MemoryBytes(*answer.records[i]);
+    }
   }
   if (request->question->found) {
     for (size_t i = 0; i < count; ++i) {
@@ -105,109 +123,162 @@ void RequestRunner::Run(std::shared_ptr<const Question> question,
       request->question->found(i, *answer.records[i]);
     }
   }
-  answer.from_cache = request->missing.empty();
+  answer.from_cache = missing.empty();
   answer.seconds.lookup = absl::ToDoubleSeconds(absl::Now() - context.arrival);
-  if (request->missing.empty()) return request->done(std::move(answer));
+  absl::Status status;
+  {
+    absl::MutexLock lock(&request->mu);
+    request->bytes = bytes;
+    request->StopWhereTooLarge();
+    status = request->status;
+  }
+  if (!status.ok()) return request->done(status);
+  if (missing.empty()) return request->done(std::move(answer));
   {
     absl::MutexLock lock(&request->mu);
     request->answer = std::move(answer);
-    request->left = request->missing.size();
+    request->left = missing.size();
+    request->flights_ended = ended;
   }
-  AcquireWeights(std::move(request));
+  const auto led = std::make_shared<Led>();
+  led->request = request;
+  for (size_t i : missing) {
+    const auto tell = [=, this](absl::StatusOr<Landed> landed) {
+      Report(request, i, std::move(landed));
+    };
+    Board(request, i, tell, *led);
+  }
+  if (!led->sequences.empty()) AcquireWeights(led);
 }
 
-void RequestRunner::AcquireWeights(std::shared_ptr<InFlight> request) {
-  const auto with_model = [=, this](ModelPtr model) {
-    if (request->question->dictionary.empty()) {
-      return AcquireOthers(request, std::move(model), {});
+void RequestRunner::Board(const std::shared_ptr<InFlight>& request,
+                          size_t sequence, Flight::Done tell, Led& led) {
+  // The flight it was on never took off: another one, from another thread.
+  const auto again = [=, this](Flight::Done told) {
+    front_->Run([=, this] {
+      const auto mine = std::make_shared<Led>();
+      mine->request = request;
+      Board(request, sequence, told, *mine);
+      if (!mine->sequences.empty()) AcquireWeights(mine);
+    });
+  };
+  Flight::Passenger passenger{request->context, std::move(tell), again};
+  const storage::CacheKey& key = request->keys[sequence];
+  std::shared_ptr<Flight> flight;
+  if (request->context.bulk) {
+    flight = std::make_shared<Flight>(std::move(passenger));
+  } else if (!request->question->sinks.empty()) {
+    flight = flights_.Charter(key, std::move(passenger));
+  } else {
+    flight = flights_.Board(key, std::move(passenger));
+    if (flight == nullptr) return observer_->OnSharedFlight();
+    // Landed between the look into the cache and here: it is there now.
+    if (cache_ != nullptr && flights_.ended() != request->flights_ended) {
+      if (auto record = cache_->Get(key)) {
+        return flight->Land(Landed{std::move(record), {}});
+      }
+    }
+  }
+  led.sequences.push_back(sequence);
+  led.flights.push_back(std::move(flight));
+}
+
+void RequestRunner::Report(const std::shared_ptr<InFlight>& request,
+                           size_t sequence, absl::StatusOr<Landed> landed) {
+  absl::MutexLock lock(&request->mu);
+  if (landed.ok()) {
+    request->bytes += storage::MemoryBytes(*landed->record);
+    StageSeconds& seconds = request->answer.seconds;
+    seconds.queue = std::max(seconds.queue, landed->timing.queue);
+    seconds.compute = std::max(seconds.compute, landed->timing.compute);
+    request->answer.records[sequence] = std::move(landed->record);
+    request->StopWhereTooLarge();
+  } else {
+    request->status.Update(landed.status());
+  }
+  if (--request->left > 0) return;
+  front_->Run([request] {
+    absl::StatusOr<Answered> answer = absl::UnknownError("");
+    {
+      absl::MutexLock lock(&request->mu);
+      if (request->status.ok()) {
+        answer = std::move(request->answer);
+      } else {
+        answer = request->status;
+      }
+    }
+    request->done(std::move(answer));
+  });
+}
+
+void RequestRunner::AcquireWeights(LedPtr led) {
+  const Question& question = *led->request->question;
+  const RequestContext& context = led->request->context;
+  const auto with_model = [=, this, &question, &context](ModelPtr model) {
+    if (question.dictionary.empty()) {
+      return AcquireOthers(led, std::move(model), {});
     }
     catalog_->AcquireDictionary(
-        request->question->dictionary, request->question->half,
-        request->context, [=, this](absl::StatusOr<DictionaryPtr> dictionary) {
-          if (!dictionary.ok()) return Fail(request, dictionary.status());
-          AcquireOthers(request, model, {*std::move(dictionary), {}});
+        question.dictionary, question.half, context,
+        [=, this](absl::StatusOr<DictionaryPtr> dictionary) {
+          if (!dictionary.ok()) return Fail(led, dictionary.status());
+          AcquireOthers(led, model, {*std::move(dictionary), {}});
         });
   };
-  if (!request->question->needs_model) return with_model(nullptr);
-  catalog_->AcquireModel(
-      request->question->model, request->question->provenance.processing,
-      request->context, [=, this](absl::StatusOr<ModelPtr> model) {
-        if (!model.ok()) return Fail(request, model.status());
-        with_model(*std::move(model));
-      });
+  if (!question.needs_model) return with_model(nullptr);
+  catalog_->AcquireModel(question.model, question.provenance.processing,
+                         context, [=, this](absl::StatusOr<ModelPtr> model) {
+                           if (!model.ok()) return Fail(led, model.status());
+                           with_model(*std::move(model));
+                         });
 }
 
-void RequestRunner::AcquireOthers(std::shared_ptr<InFlight> request,
-                                  ModelPtr model, BoundDictionaries bound) {
-  const std::vector<DictionaryUse>& others = request->question->others;
+void RequestRunner::AcquireOthers(LedPtr led, ModelPtr model,
+                                  BoundDictionaries bound) {
+  const std::vector<DictionaryUse>& others = led->request->question->others;
   if (bound.others.size() == others.size()) {
-    return Enqueue(request, std::move(model), bound);
+    return Enqueue(std::move(led), std::move(model), bound);
   }
   const DictionaryUse& next = others[bound.others.size()];
   catalog_->AcquireDictionary(
-      next.entry, next.half, request->context,
+      next.entry, next.half, led->request->context,
       [=, this](absl::StatusOr<DictionaryPtr> dictionary) {
-        if (!dictionary.ok()) return Fail(request, dictionary.status());
+        if (!dictionary.ok()) return Fail(led, dictionary.status());
         BoundDictionaries more = bound;
         more.others.push_back(*std::move(dictionary));
-        AcquireOthers(request, model, std::move(more));
+        AcquireOthers(led, model, std::move(more));
       });
 }
 
-void RequestRunner::Enqueue(std::shared_ptr<InFlight> request, ModelPtr model,
+void RequestRunner::Enqueue(LedPtr led, ModelPtr model,
                             const BoundDictionaries& bound) {
-  const Question& question = *request->question;
+  const Question& question = *led->request->question;
+  const RequestContext& context = led->request->context;
   const auto analysis = question.bind(bound);
+  const uint64_t client = absl::HashOf(context.client);
   std::vector<Part> parts;
-  for (size_t i : request->missing) {
+  for (size_t k = 0; k < led->sequences.size(); ++k) {
+    const size_t i = led->sequences[k];
     Part& part = parts.emplace_back();
     part.model = model;
     part.analysis = analysis;
     part.identity = question.identity;
     part.sequence = question.sequences[i];
-    part.context = request->context;
+    part.flight = led->flights[k];
+    part.client = client;
+    part.bulk = context.bulk;
     if (!question.sinks.empty()) part.sink = &question.sinks[i];
-    part.done =
-        [=, this](absl::StatusOr<std::shared_ptr<const storage::Record>> record,
-                  PartTiming timing) {
-          if (record.ok() && cache_ != nullptr && !request->context.bulk) {
-            cache_->Put(request->keys[i], *record);
-          }
-          absl::MutexLock lock(&request->mu);
-          if (record.ok()) {
-            request->bytes += storage::MemoryBytes(**record);
-            request->answer.records[i] = *std::move(record);
-            request->StopWhereTooLarge();
-          } else {
-            request->status.Update(record.status());
-          }
-          StageSeconds& seconds = request->answer.seconds;
-          seconds.queue = std::max(seconds.queue, timing.queue);
-          seconds.compute = std::max(seconds.compute, timing.compute);
-          if (--request->left > 0) return;
-          front_->Run([request] {
-            absl::StatusOr<Answered> answer = absl::UnknownError("");
-            {
-              absl::MutexLock lock(&request->mu);
-              if (request->status.ok()) {
-                answer = std::move(request->answer);
-              } else {
-                answer = request->status;
-              }
-            }
-            request->done(std::move(answer));
-          });
-        };
   }
   const std::string worker =
       question.reads_files ? kFilesWorker : catalog_->DeviceOf(question.model);
   absl::Status pushed = workers_->at(worker)->queue().Push(std::move(parts));
-  if (!pushed.ok()) Fail(request, std::move(pushed));
+  if (!pushed.ok()) Fail(std::move(led), std::move(pushed));
 }
 
-void RequestRunner::Fail(std::shared_ptr<InFlight> request,
-                         absl::Status status) {
-  front_->Run([request, status = std::move(status)] { request->done(status); });
+void RequestRunner::Fail(LedPtr led, absl::Status status) {
+  front_->Run([led, status = std::move(status)] {
+    for (const auto& flight : led->flights) flight->Abandon(status);
+  });
 }
 
 }  // namespace cupola::engine

@@ -12,6 +12,7 @@
 #include "server/engine/catalog.h"
 #include "server/engine/device_worker.h"
 #include "server/engine/executor.h"
+#include "server/engine/flight.h"
 #include "server/engine/observer.h"
 #include "server/engine/question.h"
 #include "server/engine/requests.h"
@@ -19,11 +20,12 @@
 
 namespace cupola::engine {
 
-// Answers questions: looks each sequence up in the cache, acquires the weights
-// for those that missed, queues them on the model's device, stores their
-// records, and reports when the last one is there. Sequences are cached and
-// batched one by one, so a request that repeats half of another one computes
-// only the other half. Any thread may call.
+// Answers questions: looks each sequence up in the cache, joins the requests
+// that have those that missed computed already (flight.h), acquires the weights
+// for the rest, queues them on the model's device, stores their records, and
+// reports when the last one is there. Sequences are cached, shared and batched
+// one by one, so a request that repeats half of another one computes only the
+// other half. Any thread may call.
 class RequestRunner {
  public:
   // All outlive the runner; `cache` may be null.
@@ -41,12 +43,19 @@ class RequestRunner {
   struct InFlight;
   storage::CacheKey KeyOf(const Question& question,
                           const analysis::Sequence& sequence) const;
-  void AcquireWeights(std::shared_ptr<InFlight> request);
-  void AcquireOthers(std::shared_ptr<InFlight> request, ModelPtr model,
-                     BoundDictionaries bound);
-  void Enqueue(std::shared_ptr<InFlight> request, ModelPtr model,
-               const BoundDictionaries& bound);
-  void Fail(std::shared_ptr<InFlight> request, absl::Status status);
+  // Sequences of a request that it has computed itself, and who waits for them.
+  struct Led;
+  using LedPtr = std::shared_ptr<Led>;
+  // Has the record of one sequence computed, or joins who does; `tell` hears of
+  // it. What must be computed here is added to `led`.
+  void Board(const std::shared_ptr<InFlight>& request, size_t sequence,
+             Flight::Done tell, Led& led);
+  void Report(const std::shared_ptr<InFlight>& request, size_t sequence,
+              absl::StatusOr<Landed> landed);
+  void AcquireWeights(LedPtr led);
+  void AcquireOthers(LedPtr led, ModelPtr model, BoundDictionaries bound);
+  void Enqueue(LedPtr led, ModelPtr model, const BoundDictionaries& bound);
+  void Fail(LedPtr led, absl::Status status);
 
   Catalog* const catalog_;
   storage::ResultCache* const cache_;
@@ -54,6 +63,7 @@ class RequestRunner {
   Executor* const front_;
   Observer* const observer_;
   std::map<std::string, std::string> numerics_;  // by device
+  Flights flights_;
 };
 
 }  // namespace cupola::engine

@@ -1,14 +1,12 @@
 #ifndef CUPOLA_SERVER_ENGINE_REQUESTS_H_
 #define CUPOLA_SERVER_ENGINE_REQUESTS_H_
 
-#include <atomic>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/time/time.h"
+#include "server/engine/request_context.h"
 #include "server/model/model_config.h"
 #include "storage/array.h"
 #include "storage/digest.h"
@@ -44,21 +42,6 @@ struct Positions {
 struct SparseArrays {
   Array indptr, indices, values;
   int64_t columns = 0;
-};
-
-// How a request is served, whatever it asks.
-struct RequestContext {
-  absl::Time arrival = absl::Now();
-  absl::Time deadline = absl::InfiniteFuture();
-  // Set by the transport when the client has gone.
-  std::shared_ptr<std::atomic<bool>> cancelled =
-      std::make_shared<std::atomic<bool>>(false);
-  // Who asks, as far as the transport knows: fairness and quotas go by it. A
-  // token's name, else the peer's address without its port.
-  std::string client;
-  // A job's work: computed when nobody waits for anything else, never together
-  // with other requests, and not cached.
-  bool bulk = false;
 };
 
 struct StageSeconds {

@@ -65,16 +65,15 @@ void SteppedBatch::Finish(
     const PartTiming timing{absl::ToDoubleSeconds(start_ - part.enqueued),
                             seconds_};
     if (!records.ok()) {
-      part.done(records.status(), timing);
+      part.flight->Land(records.status());
     } else if ((*records)[i].empty()) {
-      const absl::Status wanted = StillWanted(part.context);
-      part.done(
-          wanted.ok() ? absl::CancelledError("nobody wanted more") : wanted,
-          timing);
+      const absl::Status wanted = part.flight->StillWanted();
+      part.flight->Land(wanted.ok() ? absl::CancelledError("nobody wanted more")
+                                    : wanted);
     } else {
-      part.done(
+      part.flight->Land(Landed{
           std::make_shared<const storage::Record>(std::move((*records)[i])),
-          timing);
+          timing});
     }
   }
 }

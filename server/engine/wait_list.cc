@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "absl/time/clock.h"
-#include "server/engine/part.h"
 
 namespace cupola::engine {
 namespace {

@@ -45,7 +45,8 @@ grpc::ServerUnaryReactor* AdminService::GetServerInfo(
         info.set_uptime_seconds(
             absl::ToDoubleSeconds(environment_.metrics->Uptime()));
         info.set_requests(environment_.metrics->requests());
-        info.set_queue_depth(engine.QueueDepth());
+        const engine::QueueDepths depths = engine.QueueDepth();
+        info.set_queue_depth(depths.interactive + depths.bulk);
         info.set_max_message_bytes(kMaxMessageBytes);
         info.set_max_tokens_per_request(
             engine.options().max_tokens_per_request);

@@ -71,6 +71,11 @@ struct Metrics::Families {
                           "Tokens of the prompts of answered requests.")),
         cache_lookups(AddCounter(r, "cupola_cache_lookups_total",
                                  "Look-ups in the result cache, per prompt.")),
+        shared_parts(
+            AddCounter(r, "cupola_shared_parts_total",
+                       "Prompts whose answer another request was already "
+                       "having computed.")
+                .Add({})),
         loads(AddCounter(r, "cupola_loads_total",
                          "Loads of models and dictionaries by result.")),
         in_flight(AddGauge(r, "cupola_requests_in_flight",
@@ -101,7 +106,9 @@ struct Metrics::Families {
         load_seconds(AddHistogram(r, "cupola_load_seconds",
                                   "Time to load a model or dictionary.")) {}
 
-  Family<Counter>&requests, &tokens, &cache_lookups, &loads;
+  Family<Counter>&requests, &tokens, &cache_lookups;
+  Counter& shared_parts;
+  Family<Counter>& loads;
   Family<Gauge>&in_flight, &resident, &start_time, &build;
   Family<Histogram>&request_seconds, &lookup_seconds, &queue_seconds,
       &compute_seconds, &serialize_seconds, &batch_tokens, &batch_parts,
@@ -130,8 +137,11 @@ class Metrics::GaugeCollector final : public prometheus::Collectable {
       families.push_back(Sample(name, help, type));
       AddValue(families.back(), value);
     };
-    add("cupola_queue_depth", "Parts that wait for a device.",
-        MetricType::Gauge, now.queue_depth);
+    families.push_back(Sample("cupola_queue_depth",
+                              "Parts that wait for a device, by priority.",
+                              MetricType::Gauge));
+    AddValue(families.back(), now.queued, {{"priority", "interactive"}});
+    AddValue(families.back(), now.queued_bulk, {{"priority", "bulk"}});
     add("cupola_cache_capacity_bytes", "The result cache's cap on disk.",
         MetricType::Gauge, now.cache.capacity_bytes);
     families.push_back(Sample("cupola_cache_bytes",
@@ -214,6 +224,8 @@ void Metrics::OnBatch(absl::string_view device, int64_t tokens, int64_t parts,
 void Metrics::OnCacheLookup(bool hit) {
   families_->cache_lookups.Add({{"result", hit ? "hit" : "miss"}}).Increment();
 }
+
+void Metrics::OnSharedFlight() { families_->shared_parts.Increment(); }
 
 void Metrics::OnLoad(absl::string_view name, bool ok, double seconds) {
   families_->loads

@@ -24,7 +24,7 @@ struct RequestTimes {
 
 // State that is read when somebody asks for the metrics.
 struct Gauges {
-  int64_t queue_depth = 0;
+  int64_t queued = 0, queued_bulk = 0;
   storage::ResultCacheStatistics cache;
 };
 
@@ -36,10 +36,10 @@ struct Gauges {
 //   requests_in_flight                 lookup_seconds, queue_seconds,
 //   prompt_tokens_total{method}        compute_seconds,
 //   serialize_seconds{method} batch_tokens, batch_parts, batch_seconds{device}
-//   queue_depth cache_lookups_total{result}        cache_bytes{tier},
-//   cache_capacity_bytes cache_inserts_total, cache_dropped_inserts_total,
-//   cache_corrupt_records_total, cache_write_errors_total
-//   resident_bytes{name,kind}          loads_total{name,result}
+//   queue_depth{priority} shared_parts_total cache_lookups_total{result}
+//   cache_bytes{tier}, cache_capacity_bytes cache_inserts_total,
+//   cache_dropped_inserts_total, cache_corrupt_records_total,
+//   cache_write_errors_total resident_bytes{name,kind} loads_total{name,result}
 //   load_seconds{name}                 start_time_seconds,
 //   build_info{version,torch}
 //
@@ -68,6 +68,7 @@ class Metrics final : public engine::Observer {
   void OnBatch(absl::string_view device, int64_t tokens, int64_t parts,
                double seconds) override;
   void OnCacheLookup(bool hit) override;
+  void OnSharedFlight() override;
   void OnLoad(absl::string_view name, bool ok, double seconds) override;
   void OnResidentBytes(absl::string_view name, absl::string_view kind,
                        int64_t bytes) override;

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/hash/hash.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -29,17 +30,21 @@ struct Probe {
   int calls = 0;
 };
 
-Part MakePart(int64_t rows, Probe* probe) {
+Part MakePart(int64_t rows, Probe* probe, RequestContext context = {}) {
   auto sequence = std::make_shared<analysis::Sequence>();
   sequence->inputs.shape = {rows, 1};
   Part part;
   static const auto none = std::make_shared<const NoAnalysis>();
   part.analysis = none;
   part.sequence = std::move(sequence);
-  part.done = [probe](auto record, PartTiming) {
-    probe->code = record.status().code();
+  part.bulk = context.bulk;
+  part.client = absl::HashOf(context.client);
+  const auto done = [probe](absl::StatusOr<Landed> landed) {
+    probe->code = landed.status().code();
     ++probe->calls;
   };
+  part.flight = std::make_shared<Flight>(
+      Flight::Passenger{std::move(context), done, nullptr});
   return part;
 }
 
@@ -50,7 +55,7 @@ std::vector<Part> Parts(Part part) {
 }
 
 TEST(DeviceQueue, GivesWhatWasPushed) {
-  DeviceQueue queue(10, 100);
+  DeviceQueue queue({.max_parts = 10, .batch_tokens = 100});
   Probe probe;
   ASSERT_TRUE(queue.Push(Parts(MakePart(3, &probe))).ok());
   EXPECT_EQ(queue.depth(), 1);
@@ -62,7 +67,7 @@ TEST(DeviceQueue, GivesWhatWasPushed) {
 }
 
 TEST(DeviceQueue, MergesWhatWaitsTogether) {
-  DeviceQueue queue(10, 100);
+  DeviceQueue queue({.max_parts = 10, .batch_tokens = 100});
   Probe probe;
   queue.HoldForTesting(true);
   for (int i = 0; i < 3; ++i) {
@@ -73,7 +78,7 @@ TEST(DeviceQueue, MergesWhatWaitsTogether) {
 }
 
 TEST(DeviceQueue, TakesARequestWholeOrNotAtAll) {
-  DeviceQueue queue(2, 100);
+  DeviceQueue queue({.max_parts = 2, .batch_tokens = 100});
   Probe probe;
   std::vector<Part> three;
   for (int i = 0; i < 3; ++i) three.push_back(MakePart(1, &probe));
@@ -86,12 +91,13 @@ TEST(DeviceQueue, TakesARequestWholeOrNotAtAll) {
 }
 
 TEST(DeviceQueue, CancelledAndExpiredPartsLeaveAtBatchFormation) {
-  DeviceQueue queue(10, 100);
+  DeviceQueue queue({.max_parts = 10, .batch_tokens = 100});
   Probe cancelled, expired, wanted;
-  Part gone = MakePart(1, &cancelled);
-  gone.context.cancelled->store(true);
-  Part late = MakePart(1, &expired);
-  late.context.deadline = absl::Now() - absl::Seconds(1);
+  RequestContext left, past;
+  left.cancelled->store(true);
+  past.deadline = absl::Now() - absl::Seconds(1);
+  Part gone = MakePart(1, &cancelled, left);
+  Part late = MakePart(1, &expired, past);
   ASSERT_TRUE(queue.Push(Parts(std::move(gone))).ok());
   ASSERT_TRUE(queue.Push(Parts(std::move(late))).ok());
   ASSERT_TRUE(queue.Push(Parts(MakePart(1, &wanted))).ok());
@@ -102,7 +108,7 @@ TEST(DeviceQueue, CancelledAndExpiredPartsLeaveAtBatchFormation) {
 }
 
 TEST(DeviceQueue, CloseEndsWhatWaitsAndWakesTheWorker) {
-  DeviceQueue queue(10, 100);
+  DeviceQueue queue({.max_parts = 10, .batch_tokens = 100});
   Probe probe;
   queue.HoldForTesting(true);
   ASSERT_TRUE(queue.Push(Parts(MakePart(1, &probe))).ok());
@@ -116,24 +122,69 @@ TEST(DeviceQueue, CloseEndsWhatWaitsAndWakesTheWorker) {
 }
 
 TEST(DeviceQueue, AJobsPartsGoBehindAndByThemselves) {
-  DeviceQueue queue(10, 100);
+  DeviceQueue queue({.max_parts = 10, .batch_tokens = 100});
   Probe probe;
   queue.HoldForTesting(true);
   for (bool bulk : {true, true, false}) {
-    Part part = MakePart(10, &probe);
-    part.context.bulk = bulk;
+    RequestContext context;
+    context.bulk = bulk;
+    Part part = MakePart(10, &probe, context);
     if (bulk) part.analysis = std::make_shared<const NoAnalysis>();
     ASSERT_TRUE(queue.Push(Parts(std::move(part))).ok());
   }
   queue.HoldForTesting(false);
   std::vector<Part> first = queue.PopBatch();
   ASSERT_EQ(first.size(), 1u);
-  EXPECT_FALSE(first[0].context.bulk);
+  EXPECT_FALSE(first[0].bulk);
   // While the worker has other steps to do, a job waits.
   EXPECT_TRUE(queue.PopBatch({.wait = false}).empty());
   // Two chunks are two batches.
   EXPECT_EQ(queue.PopBatch().size(), 1u);
   EXPECT_EQ(queue.PopBatch().size(), 1u);
+}
+
+RequestContext Of(const std::string& client) {
+  RequestContext context;
+  context.client = client;
+  return context;
+}
+
+TEST(DeviceQueue, ClientsTakeTurns) {
+  DeviceQueue queue({.max_parts = 100, .batch_tokens = 20});
+  Probe probe;
+  queue.HoldForTesting(true);
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_TRUE(queue.Push(Parts(MakePart(10, &probe, Of("lab")))).ok());
+  }
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(queue.Push(Parts(MakePart(10, &probe, Of("one")))).ok());
+  }
+  queue.HoldForTesting(false);
+  // Two parts a batch: one of each while both wait.
+  const uint64_t one = absl::HashOf(std::string("one"));
+  std::vector<int> of_one;
+  for (int batch = 0; batch < 4; ++batch) {
+    int count = 0;
+    for (const Part& part : queue.PopBatch()) count += part.client == one;
+    of_one.push_back(count);
+  }
+  EXPECT_THAT(of_one, testing::ElementsAre(1, 1, 0, 0));
+}
+
+TEST(DeviceQueue, AClientAloneDoesNotFillTheQueue) {
+  DeviceQueue queue(
+      {.max_parts = 10, .max_parts_per_client = 3, .batch_tokens = 100});
+  Probe probe;
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(queue.Push(Parts(MakePart(1, &probe, Of("lab")))).ok());
+  }
+  const absl::Status status = queue.Push(Parts(MakePart(1, &probe, Of("lab"))));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("client"));
+  EXPECT_TRUE(queue.Push(Parts(MakePart(1, &probe, Of("one")))).ok());
+  // What leaves makes room.
+  EXPECT_EQ(queue.PopBatch().size(), 4u);
+  EXPECT_TRUE(queue.Push(Parts(MakePart(1, &probe, Of("lab")))).ok());
 }
 
 }  // namespace

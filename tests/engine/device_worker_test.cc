@@ -28,22 +28,28 @@ class Counting : public analysis::Analysis {
 
 class Silent : public Observer {};
 
+std::shared_ptr<Flight> FlightOf(RequestContext context, Flight::Done done) {
+  return std::make_shared<Flight>(
+      Flight::Passenger{std::move(context), std::move(done), nullptr});
+}
+
 // Parts of one question, queued together.
 void RunParts(std::shared_ptr<const Counting> analysis,
               const analysis::Sequence& sequence, int count) {
   Silent observer;
-  DeviceWorker worker("cpu", 100, 100, &observer);
+  DeviceWorker worker("cpu", {.max_parts = 100, .batch_tokens = 100},
+                      &observer);
   worker.queue().HoldForTesting(true);
   absl::BlockingCounter left(count);
   std::vector<Part> parts(count);
   for (Part& part : parts) {
     part.analysis = analysis;
     part.sequence = std::make_shared<const analysis::Sequence>(sequence);
-    part.done = [&left](auto record, PartTiming) {
-      EXPECT_TRUE(record.ok());
-      EXPECT_EQ((*record)->size(), 1u);
+    part.flight = FlightOf({}, [&left](absl::StatusOr<Landed> landed) {
+      EXPECT_TRUE(landed.ok());
+      EXPECT_EQ(landed->record->size(), 1u);
       left.DecrementCount();
-    };
+    });
   }
   ASSERT_TRUE(worker.queue().Push(std::move(parts)).ok());
   worker.queue().HoldForTesting(false);
@@ -103,28 +109,33 @@ class Slow : public analysis::Analysis {
 };
 
 Part PartOf(std::shared_ptr<const analysis::Analysis> analysis, int length,
-            std::function<void(absl::Status)> done) {
+            std::function<void(absl::Status)> done,
+            RequestContext context = {}) {
   Part part;
   part.analysis = std::move(analysis);
   analysis::Sequence sequence;
   sequence.tokens.resize(length);
   part.sequence = std::make_shared<const analysis::Sequence>(sequence);
-  part.done = [done = std::move(done)](auto record, PartTiming) {
-    done(record.status());
-  };
+  part.flight =
+      FlightOf(std::move(context),
+               [done = std::move(done)](absl::StatusOr<Landed> landed) {
+                 done(landed.status());
+               });
   return part;
 }
 
 TEST(DeviceWorker, ServesOthersBetweenTheStepsOfALongWork) {
   Silent observer;
-  DeviceWorker worker("cpu", 100, 100, &observer);
+  DeviceWorker worker("cpu", {.max_parts = 100, .batch_tokens = 100},
+                      &observer);
   const auto endless = std::make_shared<const Slow>(1 << 30);
   absl::Notification ended;
-  Part part = PartOf(endless, 3, [&](absl::Status status) {
+  const RequestContext context;
+  const auto cancelled = [&](absl::Status status) {
     EXPECT_TRUE(absl::IsCancelled(status)) << status;
     ended.Notify();
-  });
-  const RequestContext context = part.context;
+  };
+  Part part = PartOf(endless, 3, cancelled, context);
   std::vector<Part> parts;
   parts.push_back(std::move(part));
   ASSERT_TRUE(worker.queue().Push(std::move(parts)).ok());
@@ -156,7 +167,8 @@ TEST(DeviceWorker, ServesOthersBetweenTheStepsOfALongWork) {
 
 TEST(DeviceWorker, StepsOfPartsOfOneQuestionAreOneWork) {
   Silent observer;
-  DeviceWorker worker("cpu", 100, 100, &observer);
+  DeviceWorker worker("cpu", {.max_parts = 100, .batch_tokens = 100},
+                      &observer);
   worker.queue().HoldForTesting(true);
   const auto slow = std::make_shared<const Slow>(2);
   absl::BlockingCounter left(2);
@@ -176,7 +188,8 @@ TEST(DeviceWorker, StepsOfPartsOfOneQuestionAreOneWork) {
 
 TEST(DeviceWorker, WhatWasGivenUpIsNoAnswer) {
   Silent observer;
-  DeviceWorker worker("cpu", 100, 100, &observer);
+  DeviceWorker worker("cpu", {.max_parts = 100, .batch_tokens = 100},
+                      &observer);
   const analysis::TokenSink sink = [](const analysis::GeneratedToken&) {
     return absl::CancelledError("enough");
   };
@@ -195,7 +208,8 @@ TEST(DeviceWorker, WhatWasGivenUpIsNoAnswer) {
 
 TEST(DeviceWorker, StopEndsWorkInSteps) {
   Silent observer;
-  DeviceWorker worker("cpu", 100, 100, &observer);
+  DeviceWorker worker("cpu", {.max_parts = 100, .batch_tokens = 100},
+                      &observer);
   const auto endless = std::make_shared<const Slow>(1 << 30);
   absl::Notification ended;
   std::vector<Part> parts;

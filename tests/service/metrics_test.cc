@@ -71,6 +71,7 @@ TEST(MetricsTest, WhatTheEngineTells) {
   metrics.OnCacheLookup(true);
   metrics.OnCacheLookup(true);
   metrics.OnCacheLookup(false);
+  metrics.OnSharedFlight();
   metrics.OnLoad("m", true, 1.5);
   metrics.OnLoad("broken", false, 0.1);
   metrics.OnResidentBytes("m", "model", 1000);
@@ -82,6 +83,7 @@ TEST(MetricsTest, WhatTheEngineTells) {
   EXPECT_THAT(text, HasSubstr("cupola_cache_lookups_total{result=\"hit\"} 2"));
   EXPECT_THAT(text, HasSubstr("cupola_cache_lookups_total{result=\"miss\"} 1"));
   EXPECT_THAT(text, HasSubstr("cupola_load_seconds_sum{name=\"m\"} 1.5"));
+  EXPECT_THAT(text, HasSubstr("cupola_shared_parts_total 1"));
   EXPECT_THAT(text, HasSubstr("cupola_loads_total{name=\"broken\","
                               "result=\"failed\"} 1"));
   EXPECT_THAT(text, HasSubstr("cupola_resident_bytes{kind=\"model\","
@@ -93,12 +95,14 @@ TEST(MetricsTest, GaugesAreReadWhenAsked) {
   EXPECT_THAT(metrics.Text(), ::testing::Not(HasSubstr("cupola_queue_depth")));
   Gauges gauges;
   metrics.SetGauges([&gauges] { return gauges; });
-  gauges.queue_depth = 3;
+  gauges.queued = 3;
+  gauges.queued_bulk = 5;
   gauges.cache.disk_bytes = 4096;
   gauges.cache.corrupt_records = 2;
   const std::string text = metrics.Text();
   ExpectWellFormed(text);
-  EXPECT_THAT(text, HasSubstr("cupola_queue_depth 3"));
+  EXPECT_THAT(text, HasSubstr("cupola_queue_depth{priority=\"interactive\"} 3"));
+  EXPECT_THAT(text, HasSubstr("cupola_queue_depth{priority=\"bulk\"} 5"));
   EXPECT_THAT(text, HasSubstr("cupola_cache_bytes{tier=\"disk\"} 4096"));
   EXPECT_THAT(text, HasSubstr("cupola_cache_corrupt_records_total 2"));
   metrics.SetGauges(nullptr);

@@ -220,7 +220,7 @@ TEST_F(ServerTest, MetricsTellWhatHappened) {
         "cupola_resident_bytes{kind=\"dictionary\",name=\"tiny/sae\"} ",
         "cupola_load_seconds_count{name=\"tiny\"} ",
         "cupola_loads_total{name=\"broken\",result=\"failed\"} ",
-        "cupola_queue_depth ", "cupola_build_info{"}) {
+        "cupola_queue_depth{", "cupola_build_info{"}) {
     EXPECT_THAT(text, HasSubstr(sample));
   }
 }
