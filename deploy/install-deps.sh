@@ -6,7 +6,8 @@
 #
 #   deploy/install-deps.sh [--tests] [--system-only | --python-only]
 #
-#   --tests        also the oracles that tests and benchmarks compare with
+#   --tests        also the oracles that tests and benchmarks compare with, and
+#                  nginx and prometheus
 #   --system-only  only the Debian packages
 #   --python-only  only the Python environment
 #
@@ -27,6 +28,8 @@ readonly LIBRARIES=(
   nlohmann-json3-dev libspdlog-dev libpcre2-dev libicu-dev libxxhash-dev
   libssl-dev libjemalloc-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
+# What the tests of deploy/ run.
+readonly TEST_PACKAGES=(nginx-light prometheus)
 # command:package; a command from elsewhere serves as well.
 readonly TOOLS=(
   c++:g++ cmake:cmake ninja:ninja-build ccache:ccache python3:python3
@@ -35,8 +38,9 @@ readonly TOOLS=(
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 
 missing_packages() {
-  local package tool
-  for package in "${LIBRARIES[@]}"; do
+  local package tool packages=("${LIBRARIES[@]}")
+  if ((with_tests)); then packages+=("${TEST_PACKAGES[@]}"); fi
+  for package in "${packages[@]}"; do
     if [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) \
         != installed ]]; then
       echo "$package"

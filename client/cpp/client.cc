@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cpp/chunk_assembler.h"
-#include "client/cpp/routing_key.h"
+#include "client/cpp/routing_metadata.h"
 #include "cupola/v1/admin.grpc.pb.h"
 #include "cupola/v1/analysis.grpc.pb.h"
 #include "cupola/v1/catalog.grpc.pb.h"
@@ -31,30 +31,6 @@ constexpr int kKeepaliveMilliseconds = 60'000;
 absl::Status ToAbsl(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
                       status.error_message());
-}
-
-// The name a request asks about; empty for those about the server.
-template <typename Request>
-std::string NameOf(const Request& request) {
-  if constexpr (requires { request.dictionary(); }) {
-    if (!request.dictionary().empty()) return request.dictionary();
-  }
-  if constexpr (requires { request.model(); }) {
-    return request.model();
-  } else if constexpr (requires { request.name(); }) {
-    return request.name();
-  } else {
-    return "";
-  }
-}
-
-// A metadata value is printable ASCII, and servers bound their sum. A name that
-// is neither cannot exist anyway, and the server says so.
-bool FitsMetadata(const std::string& text) {
-  for (const char c : text) {
-    if (c < 0x20 || c > 0x7e) return false;
-  }
-  return !text.empty() && text.size() <= 256;
 }
 
 }  // namespace
@@ -145,9 +121,7 @@ class Client::Impl {
   template <typename Request>
   void Prepare(const Request& request, grpc::ClientContext* context) const {
     context->set_deadline(absl::ToChronoTime(absl::Now() + options_.deadline));
-    const std::string name = NameOf(request);
-    if (FitsMetadata(name)) context->AddMetadata("cupola-model", name);
-    context->AddMetadata("cupola-key", RoutingKey(request));
+    AddRoutingMetadata(request, context);
   }
 
   // Readies a header for its chunks.

@@ -122,9 +122,9 @@ class Connection:
     ) -> Any:
         """What `wait` makes of the call, within one deadline for all tries."""
         end = None if self.deadline is None else time.monotonic() + self.deadline
-        for pause in (*_RETRY_AFTER, None):
+        for attempt, pause in enumerate((*_RETRY_AFTER, None)):
             left = None if end is None else max(end - time.monotonic(), 0.0)
-            call = self._start(method, request, model, left)
+            call = self._start(method, request, model, left, attempt)
             try:
                 return self._finish(call, wait, wait is not _first_message)
             except Unavailable:
@@ -133,7 +133,12 @@ class Connection:
                 time.sleep(pause)
 
     def _start(
-        self, method: Any, request: Any, model: str, timeout: Optional[float]
+        self,
+        method: Any,
+        request: Any,
+        model: str,
+        timeout: Optional[float],
+        attempt: int,
     ) -> Any:
         metadata = list(self._authorization)
         if model:
@@ -141,6 +146,9 @@ class Connection:
             # holds the model, or that has answered this very request before.
             metadata.append(("cupola-model", urllib.parse.quote(model)))
             metadata.append(("cupola-key", _request_key(request)))
+        if attempt:
+            # The server that was asked first may be draining: try another one.
+            metadata.append(("cupola-attempt", str(attempt)))
         try:
             return method(request, timeout=timeout, metadata=metadata)
         except ValueError as error:  # what a closed channel raises

@@ -136,6 +136,9 @@ def test_unavailable_is_retried(client, server):
     server.failures = [down, down, down]
     assert client.models()  # the fourth attempt
     assert len(server.requests) == 4
+    # A proxy may send what is asked again elsewhere.
+    attempts = [m.get("cupola-attempt") for _, _, m in server.requests]
+    assert attempts == [None, "1", "2", "3"]
     server.failures = [down] * 4
     with pytest.raises(cupola.Unavailable, match=server.target):
         client.models()
