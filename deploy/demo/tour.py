@@ -13,6 +13,15 @@ from rich.table import Table
 MODEL = "smollm2-135m"
 RESID, PAIR = f"{MODEL}/l12-resid", f"{MODEL}/l12-mlp"
 STRONGEST = 4  # latents shown for each token
+# Sentences that tell what a latent stands for: the tokens on which it fires.
+ABOUT = [
+    "Berlin is the capital of Germany, and Rome of Italy.",
+    "My sister lives in London with her two cats.",
+    "The children were singing, dancing and laughing.",
+    "She wanted to buy bread, milk or cheese.",
+    "In 1815 the war was over at last.",
+    "Who wrote this book, and when?",
+]
 
 
 def show_catalog(client, console):
@@ -101,6 +110,61 @@ def show_ablation(client, text, console):
     )
 
 
+def where(features, latent):
+    """The tokens on which a latent is strongest, BOS left out."""
+    column = features.csr[:, [latent]].toarray()[:, 0]
+    column[features.position == 0] = 0
+    rows = [row for row in np.argsort(-column, kind="stable") if column[row] > 0]
+    tokens = dict.fromkeys(repr(features.tokens[row]) for row in rows)
+    return " ".join(list(tokens)[:3])
+
+
+def show_jacobian(client, text, console):
+    """Which latents before an MLP move which behind it, at the last token, and
+    whether what the Jacobian foretells comes true."""
+    pair = client.pair(PAIR)
+    jacobian = pair.jacobian(text, positions=-1)
+    before, behind = (
+        half.features([text, *ABOUT]) for half in (pair.input, pair.output)
+    )
+    last = client.model(MODEL).str_tokens(text)[0][-1]
+    block = np.abs(jacobian.values[0])
+    table = Table(
+        title=f"\nInside MLP 12, at {last!r}: which latent moves which?",
+        title_justify="left",
+    )
+    for column in ("a latent before it", "fires on", "moves latent", "fires on"):
+        side = "left" if column == "fires on" else "right"
+        table.add_column(column, justify=side, no_wrap=side == "left")
+    table.add_column("by", justify="right")
+    links = jacobian.top(STRONGEST)
+    for link in links.itertuples():
+        table.add_row(
+            str(link.in_latent),
+            where(before, link.in_latent),
+            str(link.out_latent),
+            where(behind, link.out_latent),
+            f"{link.value:+.3f}",
+        )
+    console.print(table)
+    console.print(
+        f"'by': how much the one behind rises when the one before rises by 1. Only "
+        f"{(block > 0.02).sum()} of the {block.size} pairs of active latents reach 0.02: "
+        "the MLP does a few things here, and these are the largest.",
+        highlight=False,
+    )
+    link = links.iloc[0]
+    sample = [(0, int(link.in_latent), int(link.out_latent))]
+    gone = pair.ablate(text, positions=-1, samples=sample, step="strength")
+    console.print(
+        f"Is it so? Without latent {sample[0][1]} (all of its {gone.delta[0]:.2f}) latent "
+        f"{sample[0][2]} should go from {gone.before[0]:.2f} to "
+        f"{gone.before[0] - gone.delta[0] * gone.jacobian[0]:.2f}; it goes to "
+        f"{gone.after[0]:.2f}.",
+        highlight=False,
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", default="localhost:7070")
@@ -114,6 +178,7 @@ def main():
         console.print()
         show_reconstruction(client, options.text, console)
         show_ablation(client, options.text, console)
+        show_jacobian(client, options.text, console)
 
 
 if __name__ == "__main__":

@@ -50,3 +50,10 @@ def smollm2_catalog():
             f"{name}/l12-mlp": (name, demo / "l12-mlp", "tap: PRE_AFFINE"),
         },
     )
+
+
+@pytest.fixture(scope="session")
+def smollm2_server(smollm2_catalog, tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("smollm2"), smollm2_catalog) as server:
+        server.wait_until_loaded()
+        yield server

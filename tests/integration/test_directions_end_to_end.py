@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from harness.lens import hooked
+from harness.published import ablation_class, sweep_class
 from harness.sandwich import Sandwich, jacobian, through_mlp
 from harness.server import Server, catalog_text
 from harness.zoo import D_MODEL, make_dictionaries, make_models
@@ -98,12 +99,6 @@ class Oracle:
         return whole[out, latent].item()
 
 
-def published_class(jacobian, delta, difference):
-    if abs(delta * jacobian + difference) < 0.1:
-        return 0
-    return 1 if jacobian < 0.05 and difference < -0.5 else 2
-
-
 @pytest.mark.parametrize("step", ["unit", "strength"])
 @pytest.mark.parametrize(("family", "first", "second"), CASES)
 def test_ablations(entries, client, family, first, second, step):
@@ -134,7 +129,7 @@ def test_ablations(entries, client, family, first, second, step):
         assert abs(found.jacobian[i] - slope) <= TOLERANCE * max(1, abs(slope))
         error = abs(delta * slope + after - before)
         if abs(error - 0.1) > 1e-3:
-            assert found.kind[i] == published_class(slope, delta, after - before)
+            assert found.kind[i] == ablation_class(slope, delta, after - before)
     assert compared > 0.8 * len(found)
     assert sum(found.counts().values()) == len(found)
     assert len(found.to_dataframe()) == len(found)
@@ -163,19 +158,6 @@ def test_given_samples_and_deltas(client):
     )
 
 
-def published_sweep_class(t, y, tolerance=1e-2):
-    """(kind, slope, intercept, margin): notebook A's test, corrected."""
-    zeros = np.flatnonzero(y == 0)
-    outside = np.ones(len(y), bool)
-    if len(zeros):
-        outside[zeros[0] : zeros[-1] + 1] = False
-    design = np.stack([t[outside], np.ones(outside.sum())], 1)
-    (slope, intercept), *_ = np.linalg.lstsq(design, y[outside], rcond=None)
-    residual = np.abs(design @ [slope, intercept] - y[outside]).max(initial=0)
-    kind = 2 if residual >= tolerance else int(len(zeros) > 0)
-    return kind, slope, intercept, abs(residual - tolerance)
-
-
 @pytest.mark.parametrize(("family", "first", "second"), CASES)
 def test_sweeps(entries, client, family, first, second):
     oracle = Oracle(entries, family, first, second)
@@ -196,7 +178,7 @@ def test_sweeps(entries, client, family, first, second):
         same = (curve > 0) == (found.curves[i] > 0)
         points += same.sum()
         assert np.abs(curve - found.curves[i])[same].max() <= 4 * TOLERANCE * scale
-        kind, slope, intercept, margin = published_sweep_class(grid, curve)
+        kind, slope, intercept, margin = sweep_class(grid, curve)
         if same.all() and margin > 1e-3:
             compared += 1
             assert found.kind[i] == kind

@@ -7,7 +7,7 @@ import sys
 
 import cupola
 import pytest
-from harness.server import ROOT, Server
+from harness.server import ROOT
 from harness.smollm2 import model_folder
 
 PARIS = "The capital of France is Paris"
@@ -15,10 +15,8 @@ RESID = "smollm2-135m/l12-resid"
 
 
 @pytest.fixture(scope="module")
-def server(smollm2_catalog, tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("smollm2"), smollm2_catalog) as server:
-        server.wait_until_loaded()
-        yield server
+def server(smollm2_server):
+    return smollm2_server
 
 
 @pytest.fixture(scope="module")
@@ -137,25 +135,12 @@ def test_the_tour(server):
     assert "both answers are identical" in tour.stdout
     assert "second answer: from the cache" in tour.stdout
     assert "32 ablations" in tour.stdout
-
-
-def test_the_worked_example(server):
-    """The notebook's questions get the answers it talks about."""
-    example = ROOT / "client/python/examples/quotation_marks.py"
-    ran = subprocess.run(
-        [sys.executable, example],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "CUPOLA_ADDRESS": server.grpc},
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "48 of 48 prompts" in ran.stdout
-    recovered = re.search(r"([\d.]+)% recovered", ran.stdout)
-    assert 80 < float(recovered[1]) < 120
-    # The latents make the answer likelier; its logit is told whole.
-    assert re.search(r"likelier with them: '\.\"' \+0\.\d+", ran.stdout)
-    assert "302 components sum to the mean logit" in ran.stdout
-    increase = re.search(r"loss increase ([-\d.]+)", ran.stdout)
-    assert float(increase[1]) > 0.1
+    # The Jacobian's strongest link is to the latent of cities, and holds.
+    assert "Inside MLP 12, at ' Paris'" in tour.stdout
+    assert re.search(r"moves.*\n(.*\n){1,4}.*' Rome'", tour.stdout)
+    assert "of the 1024 pairs" in tour.stdout
+    told = re.search(r"should go from ([\d.]+)\s+to\s+([\d.]+);", tour.stdout)
+    came = re.search(r"it\s+goes\s+to\s+([\d.]+)\.", tour.stdout)
+    moved = float(told[1]) - float(told[2])
+    assert abs(moved) > 0.05
+    assert float(told[1]) - float(came[1]) == pytest.approx(moved, rel=0.25)

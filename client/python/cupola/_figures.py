@@ -72,7 +72,11 @@ def of_jacobian(jacobian: Jacobian, token: Optional[int]) -> Any:
     axis = {"type": "category", "tickfont": {"size": 9}, "dtick": 1}
     figure.update_layout(
         title={"text": titles[0]["title"], "font": {"size": 14}},
-        xaxis={"title": "input latent · its activation", **axis},
+        xaxis={
+            "title": "input latent · its activation",
+            "tickangle": -90,
+            **axis,
+        },
         yaxis={
             "title": "output latent · its activation",
             "autorange": "reversed",
@@ -166,7 +170,9 @@ def of_sweep(sweep: Sweep, count: int) -> Any:
     graph = _graph()
     figure = graph.Figure()
     named = set()
-    for i in range(min(count, len(sweep))):
+    count = min(count, len(sweep))
+    width = 2 if count <= 20 else 1
+    for i in range(count):
         kind = int(sweep.kind[i])
         name = sweep._kinds[kind]
         strengths, curve = sweep.grid[i], sweep.curves[i]
@@ -182,7 +188,7 @@ def of_sweep(sweep: Sweep, count: int) -> Any:
                 y=curve,
                 name=name,
                 showlegend=name not in named,
-                line={"color": _COLORS[kind], "width": 2},
+                line={"color": _COLORS[kind], "width": width},
                 hovertemplate=f"{label}, row {sweep.row[i]}<br>strength "
                 "%{x:.3g}, activation %{y:.4g}<extra></extra>",
                 **shared,
