@@ -119,14 +119,20 @@ def _parameters(function: Callable[..., Any]) -> List[inspect.Parameter]:
 def client_of(context: typer.Context, server: Optional[str]) -> Iterator[Client]:
     """A client of the chosen server; its errors end the command in one line."""
     session: Session = context.obj
+    with exits(), connect(
+        server or session.server,
+        token=session.token,
+        deadline=session.deadline,
+        tls=session.tls,
+    ) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def exits() -> Iterator[None]:
+    """Errors of the client end the command in one line, with their code."""
     try:
-        with connect(
-            server or session.server,
-            token=session.token,
-            deadline=session.deadline,
-            tls=session.tls,
-        ) as client:
-            yield client
+        yield
     except CupolaError as error:
         message = " ".join(error.message.split())
         if error.retry_after:

@@ -20,8 +20,8 @@ RECEIVE_LIMIT = 32 << 20
 # with those of a PEM file, or as the given credentials say.
 Tls = Union[None, bool, str, pathlib.Path, grpc.ChannelCredentials]
 
-# Every operation is a pure function or idempotent, so it is sent again when a
-# server cannot be reached: after so many seconds each. Errors of other kinds
+# Operations are pure functions or idempotent (but for one: see unary), so they
+# are sent again when a server cannot be reached: after so many seconds each. Errors of other kinds
 # would only repeat. gRPC's own retries are off: with them a streamed call that
 # a server refuses while it shuts down may never end (seen with grpcio 1.85).
 _RETRY_AFTER = (0.1, 0.25, 0.6)
@@ -80,9 +80,17 @@ class Connection:
     def close(self) -> None:
         self._channel.close()
 
-    def unary(self, method: Any, request: Any, model: str = "") -> Any:
+    def unary(
+        self, method: Any, request: Any, model: str = "", again: bool = True
+    ) -> Any:
+        """Not `again`: asked once, since a server that went away may have
+        begun with it, and twice would be two."""
         return self._ask(
-            method.future, request, model, lambda call: call.result()
+            method.future,
+            request,
+            model,
+            lambda call: call.result(),
+            _RETRY_AFTER if again else (),
         )
 
     def stream(
@@ -118,11 +126,16 @@ class Connection:
         )
 
     def _ask(
-        self, method: Any, request: Any, model: str, wait: Callable[[Any], Any]
+        self,
+        method: Any,
+        request: Any,
+        model: str,
+        wait: Callable[[Any], Any],
+        pauses: Sequence[float] = _RETRY_AFTER,
     ) -> Any:
         """What `wait` makes of the call, within one deadline for all tries."""
         end = None if self.deadline is None else time.monotonic() + self.deadline
-        for attempt, pause in enumerate((*_RETRY_AFTER, None)):
+        for attempt, pause in enumerate((*pauses, None)):
             left = None if end is None else max(end - time.monotonic(), 0.0)
             call = self._start(method, request, model, left, attempt)
             try:

@@ -7,16 +7,20 @@ not ready; 5 no answer in time.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
+from rich.live import Live
 
 from . import __version__, _cli_pairs, _cli_questions, _terminal
-from ._cli_session import NOT_READY, Session, Shown, command, fail
+from ._cli_session import NOT_READY, Session, Shown, command, exits, fail
 from .client import DEFAULT_DEADLINE, Client
+
+HTTP_PORT = 7071
 
 app = typer.Typer(
     help="Asks a Cupola server what happens inside a language model.",
@@ -91,6 +95,51 @@ def status(client: Client) -> Shown:
         lambda: dataclasses.asdict(found),
         0 if found.serving else NOT_READY,
     )
+
+
+@app.command()
+def top(
+    context: typer.Context,
+    http: Annotated[
+        Optional[str],
+        typer.Option(
+            envvar="CUPOLA_HTTP",
+            help="The server's HTTP port; default: 7071 of the server's host.",
+        ),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks.")
+    ] = 2.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one page, of all so far.")
+    ] = False,
+) -> None:
+    """Show what a server is doing, until interrupted."""
+    from . import _metrics, _top
+
+    session: Session = context.obj
+    target = http or _http_of(session.server)
+    with exits():
+        if once:
+            frame = _top.Frame.of(_metrics.fetch(target, session.token), None, 0)
+            _terminal.new_console().print(_top.render(frame, target))
+            return
+        with Live(screen=True, auto_refresh=False) as live, contextlib.suppress(
+            KeyboardInterrupt
+        ):
+            _top.watch(
+                lambda: _metrics.fetch(target, session.token),
+                lambda frame: live.update(
+                    _top.render(frame, target), refresh=True
+                ),
+                interval,
+            )
+
+
+def _http_of(server: str) -> str:
+    """The HTTP port that belongs to a server's address by default."""
+    host = server.rpartition(":")[0] if ":" in server else server
+    return f"{host}:{HTTP_PORT}"
 
 
 @importers.command()

@@ -363,5 +363,6 @@ def accumulate(
             chunk_tokens=chunk_tokens or 0,
         ),
         pair.input.info.model,
+        again=False,
     )
     return Job(client, JobInfo.from_message(message))

@@ -375,3 +375,14 @@ def test_jobs_that_do_not_get_done(pair, server):
         pair.accumulate("The sky", dtype="half")
     with pytest.raises(cupola.NotFound, match="job-9"):
         cupola_jobs.job(pair.input._client, "job-9")
+
+
+def test_a_job_is_submitted_once(client, server):
+    """A server that went away may have it: twice would be two jobs."""
+    pair = client.pair("tiny/pair")
+    server.failures = [(grpc.StatusCode.UNAVAILABLE, "gone", ())]
+    before = len(server.requests)
+    with pytest.raises(cupola.Unavailable, match="gone"):
+        pair.accumulate("The sky")
+    asked = [method for method, _, _ in server.requests[before:]]
+    assert asked.count("AccumulateJacobian") == 1
