@@ -82,61 +82,42 @@ def _summary(frame: Frame, target: str) -> RenderableType:
     )
     title = Text(target, "bold")
     title.append(
-        f"  version {build.get('version', '?')}, up {_duration(up)}; rates "
-        f"{span}",
+        f"  version {build.get('version', '?')}, up {_duration(up)}; "
+        f"rates {span}",
         "dim",
     )
+    cells: List[str] = []
     table = Table(
         box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0)
     )
+    for _ in range(3):  # fits a terminal of 80 columns
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(no_wrap=True)
+    batch = frame.mean("cupola_batch_tokens")
+    hits = frame.share("cupola_cache_lookups_total", "result", "hit")
+    capacity = "cupola_cache_capacity_bytes"
     for row in (
-        [
-            ("requests", f"{frame.rate('cupola_requests_total'):,.1f}/s"),
-            ("in flight", f"{now.sum('cupola_requests_in_flight'):,.0f}"),
-            ("errors", _percent(_errors(frame))),
-            ("tokens", f"{frame.rate('cupola_prompt_tokens_total'):,.0f}/s"),
-        ],
-        [
-            ("queued", _queue(now)),
-            ("batch", _number(frame.mean("cupola_batch_tokens"), "tokens")),
-            ("busy", _percent(frame.rate("cupola_batch_seconds_sum"))),
-            ("memory", _memory(now)),
-        ],
-        [
-            (
-                "cache hits",
-                _percent(
-                    frame.share("cupola_cache_lookups_total", "result", "hit")
-                ),
-            ),
-            (
-                "on disk",
-                _of(
-                    now,
-                    "cupola_cache_bytes",
-                    "cupola_cache_capacity_bytes",
-                    tier="disk",
-                ),
-            ),
-            ("hot", size_text(now.sum("cupola_cache_bytes", tier="memory"))),
-            (
-                "in use",
-                _of(now, "cupola_inflight_bytes", "cupola_budget_bytes"),
-            ),
-        ],
-        [
-            (stage, _seconds(frame.mean(f"cupola_{stage}_seconds")))
-            for stage in _STAGES
-        ],
+        ("requests", f"{frame.rate('cupola_requests_total'):,.1f}/s"),
+        ("in flight", f"{now.sum('cupola_requests_in_flight'):,.0f}"),
+        ("errors", _percent(_errors(frame))),
+        ("tokens", f"{frame.rate('cupola_prompt_tokens_total'):,.0f}/s"),
+        ("queued", _queue(now)),
+        ("batch", "-" if batch is None else f"{batch:,.1f} tokens"),
+        ("busy", _percent(frame.rate("cupola_batch_seconds_sum"))),
+        ("memory", _memory(now)),
+        ("in use", _of(now, "cupola_inflight_bytes", "cupola_budget_bytes")),
+        ("cache hits", _percent(hits)),
+        ("on disk", _of(now, "cupola_cache_bytes", capacity, tier="disk")),
+        ("hot", size_text(now.sum("cupola_cache_bytes", tier="memory"))),
     ):
-        table.add_row(
-            *(
-                cell
-                for name, value in row
-                for cell in (Text(name, "dim"), Text(value))
-            )
-        )
-    return Group(title, table)
+        cells.extend(row)
+    for first in range(0, len(cells), 6):
+        table.add_row(*map(Text, cells[first : first + 6]))
+    stages = Text()
+    for stage in _STAGES:
+        mean = _seconds(frame.mean(f"cupola_{stage}_seconds"))
+        stages.append(f"{stage} ", "dim").append(f"{mean}  ")
+    return Group(title, table, stages)
 
 
 def _methods(frame: Frame) -> RenderableType:
@@ -195,11 +176,9 @@ def _errors(frame: Frame, **labels: str) -> Optional[float]:
 
 
 def _queue(now: Page) -> str:
-    parts = [
-        f"{now.sum('cupola_queue_depth', priority=priority):,.0f} {priority}"
-        for priority in now.values("cupola_queue_depth", "priority")
-    ]
-    return ", ".join(parts) or f"{now.sum('cupola_queue_depth'):,.0f}"
+    bulk = now.sum("cupola_queue_depth", priority="bulk")
+    waiting = now.sum("cupola_queue_depth") - bulk
+    return f"{waiting:,.0f}" + (f" and {bulk:,.0f} bulk" if bulk else "")
 
 
 def _memory(now: Page) -> str:
@@ -215,15 +194,11 @@ def _of(now: Page, used: str, most: str, **labels: str) -> str:
         return "-"
     text = size_text(now.sum(used, **labels))
     whole = now.sum(most)
-    return f"{text} of {size_text(whole)}" if whole > 0 else text
+    return f"{text} / {size_text(whole)}" if whole > 0 else text
 
 
 def _percent(share: Optional[float]) -> str:
     return "-" if share is None else f"{share:.1%}"
-
-
-def _number(value: Optional[float], unit: str) -> str:
-    return "-" if value is None else f"{value:,.1f} {unit}"
 
 
 def _seconds(value: Optional[float]) -> str:

@@ -140,7 +140,7 @@ def serving(answer):
 
 @pytest.fixture
 def run(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
 
     def invoke(*arguments, code=0):
@@ -162,9 +162,9 @@ def test_once(run):
         output = run("--token", "secret", "top", "--once", "--http", address)
     assert asked == [("/metrics", "Bearer secret")]
     assert "version 1.2.3" in output and "since the start" in output
-    assert "5 interactive" in output and "64 bulk" in output
+    assert "5 and 64 bulk" in output
     assert "30.0%" in output  # hits
-    assert "1.0 MiB of 10.0 GiB" in output
+    assert "1.0 MiB / 10.0 GiB" in output
     assert "cuda:0 2.0 GiB" in output
     (line,) = [x for x in output.splitlines() if x.startswith("GetFeatures")]
     assert line.split()[1:] == ["2.0", "25.0%", "10", "ms", "100", "ms", "820", "ms"]
