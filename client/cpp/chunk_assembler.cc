@@ -96,6 +96,19 @@ absl::StatusOr<ChunkAssembler> ChunkAssembler::Create(Message* header,
   return assembler;
 }
 
+int64_t ChunkAssembler::MissingBytes(Message* header) {
+  std::vector<v1::Tensor*> tensors;
+  CollectTensors(header, &tensors);
+  int64_t missing = 0;
+  for (const v1::Tensor* tensor : tensors) {
+    if (!tensor->data().empty()) continue;
+    const int64_t bytes = ExpectedBytes(*tensor);
+    if (bytes > kTooMany - missing) return kTooMany;
+    missing += bytes;
+  }
+  return missing;
+}
+
 absl::Status ChunkAssembler::Append(absl::string_view chunk) {
   while (!chunk.empty()) {
     if (next_ == slots_.size()) {

@@ -29,6 +29,10 @@ class ChunkAssembler {
   static absl::StatusOr<ChunkAssembler> Create(
       google::protobuf::Message* header, int64_t chunked_bytes);
 
+  // What the empty tensors of `header` are short of, for answers that announce
+  // no bytes; the largest int64 where that is no number.
+  static int64_t MissingBytes(google::protobuf::Message* header);
+
   absl::Status Append(absl::string_view chunk);
   absl::Status Finish() const;
 

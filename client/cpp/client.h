@@ -11,6 +11,9 @@
 #include "cupola/v1/admin.pb.h"
 #include "cupola/v1/analysis.pb.h"
 #include "cupola/v1/catalog.pb.h"
+#include "cupola/v1/directions.pb.h"
+#include "cupola/v1/jacobian.pb.h"
+#include "cupola/v1/jobs.pb.h"
 
 namespace cupola {
 
@@ -32,7 +35,8 @@ struct ClientOptions {
 // Every call carries the metadata `cupola-model` (the name it asks about) and
 // `cupola-key` (a hash of the request), by which a proxy can send equal
 // requests to the same server. A call that finds the server away (UNAVAILABLE)
-// is repeated up to four times within its deadline: every operation may be.
+// is repeated up to four times within its deadline: every operation may be,
+// except submitting, resuming and deleting jobs, which are sent once.
 //
 // Errors are the server's (see the service's own comments), and DATA_LOSS when
 // a stream does not add up. Any thread may call; calls run at the same time.
@@ -80,6 +84,30 @@ class Client {
       const v1::ListMeansRequest& request);
   absl::StatusOr<v1::DeleteMeanResponse> DeleteMean(
       const v1::DeleteMeanRequest& request);
+
+  // Between two dictionaries around an MLP.
+  absl::StatusOr<v1::JacobianResponse::Header> GetJacobian(
+      const v1::JacobianRequest& request);
+  absl::StatusOr<v1::DirectionAblationResponse::Header> AblateDirections(
+      const v1::DirectionAblationRequest& request);
+  absl::StatusOr<v1::SweepResponse::Header> Sweep(
+      const v1::SweepRequest& request);
+
+  // Jobs: submitted, then known by their ids.
+  absl::StatusOr<v1::Job> AccumulateJacobian(
+      const v1::AccumulateJacobianRequest& request);
+  absl::StatusOr<v1::ListJobsResponse> ListJobs();
+  absl::StatusOr<v1::Job> GetJob(const std::string& id);
+  // Calls `news` with the job whenever it gets on, on the calling thread, until
+  // it has ended or `news` returns false; the job as it was last. The call's
+  // deadline holds: DEADLINE_EXCEEDED says nothing about the job.
+  absl::StatusOr<v1::Job> WatchJob(
+      const std::string& id, const std::function<bool(const v1::Job&)>& news);
+  absl::StatusOr<v1::Job> CancelJob(const std::string& id);
+  absl::StatusOr<v1::Job> ResumeJob(const std::string& id);
+  absl::StatusOr<v1::DeleteJobResponse> DeleteJob(const std::string& id);
+  absl::StatusOr<v1::JacobianTotalsResponse::Header> GetJacobianTotals(
+      const v1::JacobianTotalsRequest& request);
 
   absl::StatusOr<v1::ListResponse> List();
   absl::StatusOr<v1::DescribeResponse> Describe(const std::string& name);

@@ -14,7 +14,9 @@ std::string NameOf(const Request& request) {
   if constexpr (requires { request.dictionary(); }) {
     if (!request.dictionary().empty()) return request.dictionary();
   }
-  if constexpr (requires { request.model(); }) {
+  if constexpr (requires { request.jacobian(); }) {
+    return request.jacobian().dictionary();
+  } else if constexpr (requires { request.model(); }) {
     return request.model();
   } else if constexpr (requires { request.name(); }) {
     return request.name();

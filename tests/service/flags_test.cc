@@ -20,6 +20,7 @@ TEST(FlagsTest, Defaults) {
   EXPECT_EQ(flags->http.port, 7071);
   EXPECT_EQ(flags->cache_bytes, 10LL << 30);
   EXPECT_EQ(flags->device, "auto");
+  EXPECT_EQ(flags->product_bytes, 2LL << 30);
   EXPECT_TRUE(flags->self_check);
   EXPECT_FALSE(flags->reflection);
 }
@@ -44,6 +45,7 @@ TEST(FlagsTest, BothWaysToWriteAValue) {
                                  "--threads=2",
                                  "--batch_tokens",
                                  "64",
+                                 "--product_bytes=3M",
                                  "--model_root=/models"});
   ASSERT_TRUE(flags.ok()) << flags.status();
   EXPECT_EQ(flags->listen.host, "0.0.0.0");
@@ -59,6 +61,7 @@ TEST(FlagsTest, BothWaysToWriteAValue) {
   EXPECT_EQ(flags->log_level, "debug");
   EXPECT_EQ(flags->threads, 2);
   EXPECT_EQ(flags->batch_tokens, 64);
+  EXPECT_EQ(flags->product_bytes, 3LL << 20);
   EXPECT_EQ(flags->model_root, "/models");
 }
 
@@ -105,6 +108,7 @@ TEST(FlagsTest, BadLines) {
       {{"--catalog=c", "--cache_bytes=-1"}, {"\"-1\""}},
       {{"--catalog=c", "--cache_bytes=G"}, {"\"G\""}},
       {{"--catalog=c", "--cache_bytes=9000000000T"}, {"9000000000T"}},
+      {{"--catalog=c", "--product_bytes=2X"}, {"--product_bytes is \"2X\""}},
       {{"--catalog=c", "--batch_tokens=0"}, {"--batch_tokens is \"0\""}},
       {{"--catalog=c", "--reflection=maybe"}, {"true or false"}},
       {{"--catalog=c", "--log_level=loud"}, {"\"loud\"", "debug, info"}},
@@ -125,7 +129,8 @@ TEST(FlagsTest, HelpNamesEveryFlagOfTheDesign) {
   const std::string help = FlagsHelp();
   for (const char* flag :
        {"--catalog", "--listen", "--http", "--cache_dir", "--cache_bytes",
-        "--device", "--model_root", "--reflection", "--drain_seconds"}) {
+        "--device", "--model_root", "--product_bytes", "--reflection",
+        "--drain_seconds"}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
 }

@@ -187,7 +187,12 @@ print(
 )
 limit = float(np.abs(second).max())
 figure = curved.figure(0)
-figure.data[0].update(z=second.tolist(), zmin=-limit, zmax=limit)
+figure.data[0].update(
+    z=second.tolist(),
+    zmin=-limit,
+    zmax=limit,
+    hovertemplate="input latent %{x}<br>output latent %{y}<br>%{z:.4g}<extra></extra>",
+)
 figure.data[0].colorbar.title = "d² out / d in²"
 figure.update_layout(title="Second derivatives at the first token")
 save(figure, FOLDER, "b-second-derivatives")
