@@ -1,5 +1,6 @@
 #include "server/analysis/sandwich.h"
 
+#include "server/analysis/gathered_blocks.h"
 #include "server/dictionary/normalization.h"
 #include "server/model/activation_derivative.h"
 #include "server/model/status_macros.h"
@@ -45,6 +46,21 @@ at::Tensor EncodedHidden(const MlpBridge& bridge, const Sandwich& s) {
 
 at::Tensor Masked(at::Tensor block, const Sandwich& s) {
   return block.mul_(s.out.valid().unsqueeze(2)).mul_(s.in.valid().unsqueeze(1));
+}
+
+// What the maps around the MLP multiply a token's block by; undefined: 1.
+at::Tensor ScaleOf(const Sandwich& s) {
+  if (!s.before.scale.defined()) return s.after.scale;
+  return s.after.scale.defined() ? s.before.scale * s.after.scale
+                                 : s.before.scale;
+}
+
+// Whether kept products and a scale per token make up the whole block.
+bool ServesGathered(const MlpBridge& bridge, const Sandwich& s) {
+  return bridge.decoder().products.defined() &&
+         bridge.encoder().products.defined() && !bridge.place().identity &&
+         !s.before.to.defined() && !s.after.to.defined() &&
+         s.point.gradients.is_cpu();
 }
 
 }  // namespace
@@ -103,6 +119,11 @@ absl::StatusOr<Sandwich> MakeSandwich(
 }
 
 at::Tensor JacobianBlock(const MlpBridge& bridge, const Sandwich& s) {
+  if (ServesGathered(bridge, s)) {
+    return GatheredBlocks(
+        {bridge.encoder().products, bridge.decoder().products}, s.out.indices,
+        s.in.indices, s.point.gradients, ScaleOf(s));
+  }
   const at::Tensor z = bridge.decoder().Gather(s.in.safe(), s.before);
   const at::Tensor hidden =
       SumHalves(z * s.point.gradients.unsqueeze(1), bridge.gated());
