@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "ATen/Parallel.h"
-#include "server/dictionary/normalization.h"
+#include "server/analysis/encoder_input.h"
 #include "server/dictionary/selection.h"
 #include "server/dictionary/weights.h"
 #include "server/model/status_macros.h"
@@ -52,14 +52,7 @@ absl::StatusOr<ActiveLatents> FindSlots(const Dictionary& dictionary,
                                         const at::Tensor& x, LatentMask mask) {
   const dictionary::Weights& weights = dictionary.weights();
   const int64_t n = x.size(0), d_sae = dictionary.d_sae();
-  at::Tensor input = dictionary::NormalizeInput(dictionary.manifest().normalize,
-                                                x.to(at::kFloat));
-  if (weights.b_in.defined()) input = input - weights.b_in;
-  if (!at::isfinite(input).all().item<bool>()) {
-    return absl::InvalidArgumentError(
-        "the dictionary's input holds values that are not finite, or cannot "
-        "be normalised");
-  }
+  ASSIGN_OR_RETURN(at::Tensor input, EncoderInput(dictionary, x));
   input = input.to(weights.W_dec.scalar_type());
   const int64_t k = std::min(dictionary.manifest().k, d_sae);
   ActiveLatents active = {at::full({n, k}, -1, at::kLong),

@@ -8,6 +8,7 @@
 #include "server/analysis/moved_latents.h"
 #include "server/analysis/pair_samples.h"
 #include "server/analysis/rows.h"
+#include "server/analysis/sample_groups.h"
 #include "server/analysis/tensor_io.h"
 #include "server/model/status_macros.h"
 
@@ -40,7 +41,7 @@ DirectionAblationAnalysis::DirectionAblationAnalysis(
 
 storage::Digest DirectionAblationAnalysis::Identity(
     const storage::Digest& bridge, const DirectionAblationOptions& options) {
-  return storage::Hasher("direction-ablation/1")
+  return storage::Hasher("direction-ablation/2")
       .AddDigest(bridge)
       .AddInt(static_cast<int64_t>(options.step))
       .AddInt(options.draw.count)
@@ -107,24 +108,29 @@ DirectionAblationAnalysis::Move(const Pass& pass, const MlpBridge& bridge,
                                 const Sandwich& s, const at::Tensor& read,
                                 const at::Tensor& x,
                                 const PairSamples& samples) const {
-  const at::Tensor& delta = samples.delta;
-  const at::Tensor outs = samples.out.unsqueeze(1);
-  const at::Tensor here = x.index_select(0, samples.token);
-  const at::Tensor direction = DirectionsOf(
-      bridge, *bridge_.in, read.index_select(0, samples.token), samples.in);
+  const SampleGroups groups = GroupSamples(samples);
+  ASSIGN_OR_RETURN(
+      const at::Tensor moved,
+      MovedOutputs(pass, bridge, *bridge_.in, read, x, groups.moves));
+  const LatentReader reader(bridge, *bridge_.out);
+  ASSIGN_OR_RETURN(
+      const at::Tensor values,
+      reader.Read(pass,
+                  at::cat({moved, s.point.y.index_select(0, groups.token)}),
+                  groups.tokens));
+  const at::Tensor after = groups.ValuesOf(samples, values).to(x.device());
 
   Sandwich each = s.Select(samples.token);
-  each.in = {samples.in.unsqueeze(1), at::ones_like(delta).unsqueeze(1)};
-  each.out = {outs, at::ones_like(delta).unsqueeze(1)};
+  const at::Tensor ones = at::ones_like(samples.delta).unsqueeze(1);
+  const at::Tensor outs = samples.out.unsqueeze(1);
+  each.in = {samples.in.unsqueeze(1), ones};
+  each.out = {outs, ones};
   const at::Tensor jacobian = JacobianBlock(bridge, each).flatten();
-  ASSIGN_OR_RETURN(const at::Tensor after,
-                   ActivationsAt(pass, bridge, *bridge_.out,
-                                 here - direction * delta.unsqueeze(1), outs));
   // The clean activations, once a token: of latents that are not active, 0.
   const at::Tensor slots = s.out.indices.index_select(0, samples.token);
   const at::Tensor before =
       (s.out.values.index_select(0, samples.token) * slots.eq(outs)).sum(1);
-  return Moved{before, after.flatten(), jacobian};
+  return Moved{before, after, jacobian};
 }
 
 absl::StatusOr<std::vector<std::vector<Array>>> DirectionAblationAnalysis::Run(

@@ -1,11 +1,14 @@
 #include "server/analysis/strength_sweep.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 
+#include "ATen/Parallel.h"
 #include "absl/strings/str_cat.h"
 #include "server/analysis/curve_class.h"
+#include "server/analysis/line_distance.h"
 #include "server/analysis/moved_latents.h"
 #include "server/analysis/rows.h"
 #include "server/analysis/tensor_io.h"
@@ -17,40 +20,81 @@ namespace {
 using storage::Array;
 using storage::DType;
 
-// Values of x along the sweeps that are held at a time.
+// Points, and values read at them, that are held at a time.
+constexpr int64_t kChunkPoints = 4096;
 constexpr int64_t kChunkValues = int64_t{1} << 24;
 // Output values that the sweeps of one sequence may have.
 constexpr double kMaxValues = int64_t{1} << 26;
+// Between anchors a sweep bends by no more than this, in units of what a random
+// direction sees of a row; anchors are so many points apart at least.
+constexpr float kBend = 0.3f;
+constexpr int64_t kClosest = 4;
 
-// Samples that move one latent at one token share their sweep: `first` [u] is
-// one of each, `group` [s] tells each sample's, `slot` [s] its place there.
+// Samples that move one latent at one token share their sweep.
 struct Shared {
-  at::Tensor first, group, slot;  // int64
+  std::vector<int64_t> first;                 // of each sweep, one sample
+  std::vector<std::vector<int32_t>> latents;  // that are read, ascending
+  std::vector<int64_t> sweep;                 // of each sample
+  std::vector<int64_t> out;                   // each sample's output latent
   int64_t widest = 1;
 };
 
 Shared ShareSweeps(const PairSamples& samples) {
-  const at::Tensor token = samples.token.cpu(), in = samples.in.cpu();
-  std::map<std::pair<int64_t, int64_t>, int64_t> groups;
-  std::vector<int64_t> first, group, slot, sizes;
+  const at::Tensor token = samples.token.cpu(), in = samples.in.cpu(),
+                   out = samples.out.cpu();
+  std::map<std::pair<int64_t, int64_t>, int64_t> sweeps;
+  Shared shared;
   for (int64_t i = 0; i < samples.size(); ++i) {
     const std::pair<int64_t, int64_t> key = {token.const_data_ptr<int64_t>()[i],
                                              in.const_data_ptr<int64_t>()[i]};
     const auto [found, added] =
-        groups.emplace(key, static_cast<int64_t>(first.size()));
+        sweeps.emplace(key, static_cast<int64_t>(shared.first.size()));
     if (added) {
-      first.push_back(i);
-      sizes.push_back(0);
+      shared.first.push_back(i);
+      shared.latents.emplace_back();
     }
-    group.push_back(found->second);
-    slot.push_back(sizes[found->second]++);
+    shared.sweep.push_back(found->second);
+    shared.out.push_back(out.const_data_ptr<int64_t>()[i]);
+    shared.latents[found->second].push_back(
+        static_cast<int32_t>(shared.out.back()));
   }
-  const at::Device device = samples.token.device();
-  Shared shared = {at::tensor(first, at::kLong).to(device),
-                   at::tensor(group, at::kLong).to(device),
-                   at::tensor(slot, at::kLong).to(device)};
-  for (int64_t size : sizes) shared.widest = std::max(shared.widest, size);
+  for (std::vector<int32_t>& latents : shared.latents) {
+    std::sort(latents.begin(), latents.end());
+    latents.erase(std::unique(latents.begin(), latents.end()), latents.end());
+    shared.widest =
+        std::max(shared.widest, static_cast<int64_t>(latents.size()));
+  }
   return shared;
+}
+
+// The points of sweeps [from, from + count) as segments between anchors. rows:
+// their outputs, float32 [count * points, d].
+std::vector<ScreenedSegment> Segments(const Shared& shared, int64_t from,
+                                      int64_t count, const at::Tensor& rows) {
+  const int64_t points = rows.size(0) / count, d = rows.size(1);
+  const at::Tensor host = rows.cpu();
+  const float* const data = host.const_data_ptr<float>();
+  const float share = kBend / std::sqrt(static_cast<float>(d));
+  std::vector<std::vector<int64_t>> splits(count);
+  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      splits[i] = SplitCurve(data + i * points * d, points, d, share, kClosest);
+    }
+  });
+  std::vector<ScreenedSegment> segments;
+  for (int64_t i = 0; i < count; ++i) {
+    const std::vector<int64_t>& split = splits[i];
+    const int64_t first = i * points;
+    // A segment begins with its first anchor; the last one has both.
+    for (size_t k = 0; k + 1 < std::max<size_t>(split.size(), 2); ++k) {
+      const bool last = k + 2 >= split.size();
+      const int64_t end = split[std::min(k + 1, split.size() - 1)];
+      segments.push_back({first + split[k], first + end + (last ? 1 : 0),
+                          first + split[k], first + end,
+                          shared.latents[from + i]});
+    }
+  }
+  return segments;
 }
 
 // The strengths of each sample's sweep: [s, points].
@@ -76,7 +120,7 @@ SweepAnalysis::SweepAnalysis(BridgeSource bridge, SweepOptions options,
 
 storage::Digest SweepAnalysis::Identity(const storage::Digest& bridge,
                                         const SweepOptions& options) {
-  storage::Hasher hasher("sweep/1");
+  storage::Hasher hasher("sweep/2");
   hasher.AddDigest(bridge)
       .AddInt(options.points)
       .AddInt(options.draw.count)
@@ -102,8 +146,7 @@ absl::StatusOr<at::Tensor> SweepAnalysis::Curves(
     const at::Tensor& grid) const {
   const int64_t points = grid.size(1);
   const Shared shared = ShareSweeps(samples);
-  const int64_t sweeps = shared.first.size(0);
-  if (sweeps == 0) return at::empty({0, points}, x.options());
+  const auto sweeps = static_cast<int64_t>(shared.first.size());
   const double values = static_cast<double>(points) *
                         std::max(static_cast<double>(samples.size()),
                                  static_cast<double>(sweeps) * shared.widest);
@@ -113,32 +156,46 @@ absl::StatusOr<at::Tensor> SweepAnalysis::Curves(
                      " output values; accepted: ", kMaxValues,
                      ": ask for fewer samples or points"));
   }
-  at::Tensor latents =
-      at::zeros({sweeps, shared.widest}, samples.out.options());
-  latents.index_put_({shared.group, shared.slot}, samples.out);
-  std::vector<at::Tensor> parts;
-  const int64_t step =
-      std::max<int64_t>(1, kChunkValues / (points * x.size(1)));
+  const at::Tensor firsts =
+      at::tensor(shared.first, at::kLong).to(samples.token.device());
+  const LatentReader reader(bridge, *bridge_.out);
+  // Of each sweep, its points' values of its latents: [points, latents].
+  std::vector<at::Tensor> of_sweeps(sweeps);
+  const int64_t step = std::max<int64_t>(
+      1, std::min(kChunkPoints, kChunkValues / shared.widest) / points);
   for (int64_t from = 0; from < sweeps; from += step) {
     const int64_t count = std::min(step, sweeps - from);
-    const at::Tensor some = shared.first.narrow(0, from, count);
-    const at::Tensor tokens = samples.token.index_select(0, some);
-    const at::Tensor direction =
-        DirectionsOf(bridge, *bridge_.in, read.index_select(0, tokens),
-                     samples.in.index_select(0, some));
-    // [count, points, d]: from the strength the token has to the grid's.
-    const at::Tensor moves = grid.index_select(0, some) -
-                             strengths.index_select(0, some).unsqueeze(1);
-    const at::Tensor moved = x.index_select(0, tokens).unsqueeze(1) +
-                             moves.unsqueeze(2) * direction.unsqueeze(1);
+    const at::Tensor some = firsts.narrow(0, from, count);
+    // From the strength the token has to the grid's.
+    const at::Tensor amounts = grid.index_select(0, some) -
+                               strengths.index_select(0, some).unsqueeze(1);
+    ASSIGN_OR_RETURN(const at::Tensor rows,
+                     MovedOutputs(pass, bridge, *bridge_.in, read, x,
+                                  {samples.token.index_select(0, some),
+                                   samples.in.index_select(0, some), amounts}));
     ASSIGN_OR_RETURN(
-        const at::Tensor values,
-        ActivationsAt(
-            pass, bridge, *bridge_.out, moved.flatten(0, 1),
-            latents.narrow(0, from, count).repeat_interleave(points, 0)));
-    parts.push_back(values.view({count, points, shared.widest}));
+        const at::Tensor flat,
+        reader.Read(pass, rows, Segments(shared, from, count, rows)));
+    int64_t at = 0;
+    for (int64_t i = from; i < from + count; ++i) {
+      const auto width = static_cast<int64_t>(shared.latents[i].size());
+      of_sweeps[i] = flat.narrow(0, at, points * width).view({points, width});
+      at += points * width;
+    }
   }
-  return at::cat(parts).transpose(1, 2).index({shared.group, shared.slot});
+  at::Tensor curves = at::empty({samples.size(), points}, at::kFloat);
+  for (int64_t i = 0; i < samples.size(); ++i) {
+    const std::vector<int32_t>& latents = shared.latents[shared.sweep[i]];
+    const int64_t place =
+        std::lower_bound(latents.begin(), latents.end(), shared.out[i]) -
+        latents.begin();
+    const auto width = static_cast<int64_t>(latents.size());
+    const float* from =
+        of_sweeps[shared.sweep[i]].const_data_ptr<float>() + place;
+    float* to = curves.mutable_data_ptr<float>() + i * points;
+    for (int64_t p = 0; p < points; ++p) to[p] = from[p * width];
+  }
+  return curves.to(x.device());
 }
 
 absl::StatusOr<std::vector<std::vector<Array>>> SweepAnalysis::Run(

@@ -10,7 +10,7 @@ cd "$CUPOLA_ROOT"
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 export HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false
 deploy/install-deps.sh --tests
-deploy/build.sh cupola_server cache_latency
+deploy/build.sh cupola_server cache_latency jacobian_blocks
 
 say
 grep -m 1 'model name' /proc/cpuinfo | sed 's/.*: //' || true
@@ -21,5 +21,11 @@ say
 "$PYTHON" tests/bench/ablation_vs_peer.py
 say
 "$PYTHON" tests/bench/generate_vs_peer.py
+say
+"$PYTHON" tests/bench/jacobian_vs_peer.py
+say
+"$PYTHON" tests/bench/directions_vs_peer.py
+say
+"$CUPOLA_BUILD/jacobian_blocks"
 say
 "$PYTHON" tests/bench/footprint.py
