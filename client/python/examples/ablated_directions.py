@@ -35,7 +35,10 @@ FOLDER = os.environ.get("CUPOLA_FIGURES", "figures")
 SAMPLES = int(os.environ.get("CUPOLA_SAMPLES", 10_000))
 PER_TOKEN = 32
 
-client = cupola.connect(os.environ.get("CUPOLA_ADDRESS", "localhost:7070"))
+# The largest question takes minutes on two cores.
+client = cupola.connect(
+    os.environ.get("CUPOLA_ADDRESS", "localhost:7070"), deadline=3600
+)
 model = client.model("smollm2-135m")
 pair = client.pair("smollm2-135m/l12-mlp")
 print(pair)

@@ -33,7 +33,10 @@ import cupola
 FOLDER = os.environ.get("CUPOLA_FIGURES", "figures")
 TOKENS = int(os.environ.get("CUPOLA_TOKENS", 100_000))
 
-client = cupola.connect(os.environ.get("CUPOLA_ADDRESS", "localhost:7070"))
+# The largest question takes minutes on two cores.
+client = cupola.connect(
+    os.environ.get("CUPOLA_ADDRESS", "localhost:7070"), deadline=3600
+)
 model = client.model("smollm2-135m")
 pair = client.pair("smollm2-135m/l12-mlp")
 print(pair)
