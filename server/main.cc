@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/engine/device_memory.h"
 #include "server/engine/engine.h"
 #include "server/flags.h"
 #include "server/http/http_server.h"
@@ -142,7 +143,8 @@ int Serve(const Flags& flags) {
   metrics.SetGauges([engine = engine->get()] {
     const engine::QueueDepths depths = engine->QueueDepth();
     return service::Gauges{depths.interactive, depths.bulk,
-                           engine->CacheStatistics()};
+                           engine->CacheStatistics(),
+                           engine::MeasureDevices(engine->Devices())};
   });
 
   service::ServerOptions options;

@@ -14,6 +14,7 @@
 #include "rocksdb/convenience.h"
 #include "rocksdb/db.h"
 #include "rocksdb/filter_policy.h"
+#include "rocksdb/listener.h"
 #include "rocksdb/table.h"
 #include "storage/database.h"
 
@@ -35,8 +36,37 @@ rocksdb::CompressionType CheapCompression() {
   return lz4 ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;
 }
 
-rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env) {
+// Tells how old the files are that FIFO compaction removes.
+class EvictionListener final : public rocksdb::EventListener {
+ public:
+  EvictionListener(rocksdb::Env* env, std::shared_ptr<std::atomic<double>> age)
+      : env_(env), age_(std::move(age)) {}
+
+  void OnCompactionCompleted(rocksdb::DB* /*database*/,
+                             const rocksdb::CompactionJobInfo& info) override {
+    int64_t now = 0;
+    if (info.compaction_reason != rocksdb::CompactionReason::kFIFOMaxSize ||
+        !env_->GetCurrentTime(&now).ok()) {
+      return;
+    }
+    for (const auto& [file, properties] : info.table_properties) {
+      const auto written = static_cast<int64_t>(properties->file_creation_time);
+      if (written > 0)
+        *age_ = static_cast<double>(std::max<int64_t>(now - written, 0));
+    }
+  }
+
+ private:
+  rocksdb::Env* const env_;
+  const std::shared_ptr<std::atomic<double>> age_;
+};
+
+rocksdb::DBOptions DatabaseOptions(
+    rocksdb::Env* env,
+    const std::shared_ptr<std::atomic<double>>& evicted_age) {
   rocksdb::DBOptions options(QuietOptions(env));
+  options.listeners.push_back(
+      std::make_shared<EvictionListener>(env, evicted_age));
   // Index and filter of every file stay in memory: a miss reads no disk, and a
   // damaged one shows at Open and not as a failing look-up of every key.
   options.max_open_files = -1;
@@ -110,7 +140,8 @@ DiskBudget DiskBudgetFor(int64_t capacity_bytes) {
 
 DiskTier::DiskTier(Options options)
     : options_(Normalized(std::move(options))),
-      budget_(DiskBudgetFor(options_.capacity_bytes)) {}
+      budget_(DiskBudgetFor(options_.capacity_bytes)),
+      evicted_age_seconds_(std::make_shared<std::atomic<double>>(0)) {}
 
 DiskTier::~DiskTier() {
   absl::MutexLock lock(&mutex_);
@@ -145,8 +176,8 @@ absl::Status DiskTier::OpenDatabase() {
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* database = nullptr;
   const rocksdb::Status status =
-      rocksdb::DB::Open(DatabaseOptions(options_.env), options_.directory,
-                        families, &handles, &database);
+      rocksdb::DB::Open(DatabaseOptions(options_.env, evicted_age_seconds_),
+                        options_.directory, families, &handles, &database);
   if (!status.ok()) {
     return ToStatus(status,
                     absl::StrCat("cannot open cache ", options_.directory));
@@ -301,7 +332,8 @@ DiskTier::Sizes DiskTier::GetSizesLocked() const {
                             &unflushed);
   database_->GetIntProperty(results_, Properties::kEstimateNumKeys, &entries);
   return {.disk_bytes = static_cast<int64_t>(tables + unflushed),
-          .entries = static_cast<int64_t>(entries)};
+          .entries = static_cast<int64_t>(entries),
+          .evicted_age_seconds = *evicted_age_seconds_};
 }
 
 }  // namespace cupola::storage

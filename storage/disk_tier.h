@@ -1,6 +1,7 @@
 #ifndef CUPOLA_STORAGE_DISK_TIER_H_
 #define CUPOLA_STORAGE_DISK_TIER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -78,6 +79,8 @@ class DiskTier {
   struct Sizes {
     int64_t disk_bytes = 0;  // table files and the log that feeds the next one
     int64_t entries = 0;     // RocksDB's estimate
+    // How old the file was that left last to make room; 0: none has.
+    double evicted_age_seconds = 0;
   };
   Sizes GetSizes() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -98,6 +101,8 @@ class DiskTier {
 
   const Options options_;
   const DiskBudget budget_;
+  // Written by RocksDB's threads.
+  const std::shared_ptr<std::atomic<double>> evicted_age_seconds_;
   std::string moved_aside_to_;
   int64_t unchecked_bytes_ = 0;  // written since EnforceCapacity; the writer's
   // Held shared to use the database, exclusively to replace it or its family.

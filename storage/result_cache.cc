@@ -257,7 +257,8 @@ ResultCacheStatistics ResultCache::Impl::GetStatistics() const {
           .disk_bytes = sizes.disk_bytes,
           .capacity_bytes = options_.capacity_bytes,
           .memory_bytes = memory_.bytes(),
-          .estimated_entries = sizes.entries};
+          .estimated_entries = sizes.entries,
+          .evicted_age_seconds = sizes.evicted_age_seconds};
 }
 
 absl::StatusOr<std::unique_ptr<ResultCache>> ResultCachePeer::Open(

@@ -33,6 +33,9 @@ struct ResultCacheStatistics {
   int64_t corrupt_records = 0, read_errors = 0, write_errors = 0;
   int64_t disk_bytes = 0, capacity_bytes = 0, memory_bytes = 0;
   int64_t estimated_entries = 0;
+  // Since the writing of the newest record of the file that left last to make
+  // room; 0: none has.
+  double evicted_age_seconds = 0;
 };
 
 // A persistent, size-bounded map from CacheKey to Record in RocksDB. Promises:

@@ -26,25 +26,32 @@ constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
 
 using AsyncAnalysis = v1::Analysis::StubInterface::async_interface;
 
+using SharedContext = std::shared_ptr<grpc::ClientContext>;
+
 // The calls in flight, to end them.
 class InFlight {
  public:
-  void Add(grpc::ClientContext* context) {
+  void Add(const SharedContext& context) {
     absl::MutexLock lock(&mu_);
     contexts_.insert(context);
   }
-  void Remove(grpc::ClientContext* context) {
+  void Remove(const SharedContext& context) {
     absl::MutexLock lock(&mu_);
     contexts_.erase(context);
   }
+  // Without the lock: a call that ends may come back to Remove on this thread.
   void CancelAll() {
-    absl::MutexLock lock(&mu_);
-    for (grpc::ClientContext* context : contexts_) context->TryCancel();
+    std::unordered_set<SharedContext> contexts;
+    {
+      absl::MutexLock lock(&mu_);
+      contexts = contexts_;
+    }
+    for (const SharedContext& context : contexts) context->TryCancel();
   }
 
  private:
   absl::Mutex mu_;
-  std::unordered_set<grpc::ClientContext*> contexts_ ABSL_GUARDED_BY(mu_);
+  std::unordered_set<SharedContext> contexts_ ABSL_GUARDED_BY(mu_);
 };
 
 // One streamed call, from its start to its end; owns itself.
@@ -59,14 +66,14 @@ class StreamCall final : public grpc::ClientReadReactor<Response> {
       : request_(std::move(request)),
         in_flight_(in_flight),
         done_(std::move(done)) {
-    in_flight_->Add(&context_);
+    in_flight_->Add(context_);
   }
 
-  grpc::ClientContext& context() { return context_; }
+  grpc::ClientContext& context() { return *context_; }
   const Request& request() const { return request_; }
 
   void Begin(AsyncAnalysis* stub, Method method) {
-    (stub->*method)(&context_, &request_, this);
+    (stub->*method)(context_.get(), &request_, this);
     this->StartRead(&message_);
     this->StartCall();
   }
@@ -84,9 +91,9 @@ class StreamCall final : public grpc::ClientReadReactor<Response> {
   }
 
   void OnDone(const grpc::Status& status) override {
-    in_flight_->Remove(&context_);
+    in_flight_->Remove(context_);
     outcome_.code = static_cast<absl::StatusCode>(status.error_code());
-    const auto& trailers = context_.GetServerTrailingMetadata();
+    const auto& trailers = context_->GetServerTrailingMetadata();
     int64_t milliseconds = 0;
     if (const auto delay = trailers.find("grpc-retry-pushback-ms");
         delay != trailers.end() &&
@@ -106,7 +113,7 @@ class StreamCall final : public grpc::ClientReadReactor<Response> {
   const Request request_;
   InFlight* const in_flight_;
   std::function<void(Outcome)> done_;
-  grpc::ClientContext context_;
+  const SharedContext context_ = std::make_shared<grpc::ClientContext>();
   Response message_;
   Outcome outcome_;
 };

@@ -17,8 +17,6 @@ class Observer {
   // A device batch ran: real tokens (no padding) and parts (prompts).
   virtual void OnBatch(absl::string_view /*device*/, int64_t /*tokens*/,
                        int64_t /*parts*/, double /*seconds*/) {}
-  // One look-up of a request's part (a prompt) in the result cache.
-  virtual void OnCacheLookup(bool /*hit*/) {}
   // A part whose record another request was already having computed.
   virtual void OnSharedFlight() {}
   virtual void OnLoad(absl::string_view /*name*/, bool /*ok*/,

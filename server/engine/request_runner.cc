@@ -109,7 +109,6 @@ void RequestRunner::Run(std::shared_ptr<const Question> question,
         KeyOf(*request->question, *request->question->sequences[i]));
     if (cache_ != nullptr && !context.bulk) {
       answer.records[i] = cache_->Get(request->keys[i]);
-      observer_->OnCacheLookup(answer.records[i] != nullptr);
     }
     if (answer.records[i] == nullptr) {
       missing.push_back(i);

@@ -20,6 +20,7 @@ using prometheus::Family;
 using prometheus::Gauge;
 using prometheus::Histogram;
 
+constexpr size_t kMaxNames = 4096;
 // From a cache hit (a fraction of a millisecond) to a long job's chunk.
 const std::vector<double> kSecondsBuckets = {
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
@@ -65,12 +66,11 @@ void AddValue(prometheus::MetricFamily& family, double value,
 
 struct Metrics::Families {
   explicit Families(prometheus::Registry& r)
-      : requests(AddCounter(r, "cupola_requests_total",
-                            "Finished requests by method and status code.")),
+      : requests(
+            AddCounter(r, "cupola_requests_total",
+                       "Finished requests by method, model and status code.")),
         tokens(AddCounter(r, "cupola_prompt_tokens_total",
                           "Tokens of the prompts of answered requests.")),
-        cache_lookups(AddCounter(r, "cupola_cache_lookups_total",
-                                 "Look-ups in the result cache, per prompt.")),
         shared_parts(
             AddCounter(r, "cupola_shared_parts_total",
                        "Prompts whose answer another request was already "
@@ -106,7 +106,7 @@ struct Metrics::Families {
         load_seconds(AddHistogram(r, "cupola_load_seconds",
                                   "Time to load a model or dictionary.")) {}
 
-  Family<Counter>&requests, &tokens, &cache_lookups;
+  Family<Counter>&requests, &tokens;
   Counter& shared_parts;
   Family<Counter>& loads;
   Family<Gauge>&in_flight, &resident, &start_time, &build;
@@ -142,6 +142,18 @@ class Metrics::GaugeCollector final : public prometheus::Collectable {
                               MetricType::Gauge));
     AddValue(families.back(), now.queued, {{"priority", "interactive"}});
     AddValue(families.back(), now.queued_bulk, {{"priority", "bulk"}});
+    families.push_back(Sample("cupola_cache_lookups_total",
+                              "Look-ups in the result cache, per prompt.",
+                              MetricType::Counter));
+    AddValue(families.back(), now.cache.memory_hits,
+             {{"result", "hit"}, {"tier", "memory"}});
+    AddValue(families.back(), now.cache.hits - now.cache.memory_hits,
+             {{"result", "hit"}, {"tier", "disk"}});
+    AddValue(families.back(), now.cache.misses,
+             {{"result", "miss"}, {"tier", "disk"}});
+    add("cupola_cache_evicted_age_seconds",
+        "How old the last records that made room were; 0: none have.",
+        MetricType::Gauge, now.cache.evicted_age_seconds);
     add("cupola_cache_capacity_bytes", "The result cache's cap on disk.",
         MetricType::Gauge, now.cache.capacity_bytes);
     families.push_back(Sample("cupola_cache_bytes",
@@ -159,6 +171,21 @@ class Metrics::GaugeCollector final : public prometheus::Collectable {
         now.cache.corrupt_records);
     add("cupola_cache_write_errors_total", "Failed writes to the cache.",
         MetricType::Counter, now.cache.write_errors);
+    families.push_back(Sample("cupola_device_memory_bytes",
+                              "Bytes in use on a device; of this process "
+                              "alone, where it is the CPU.",
+                              MetricType::Gauge));
+    families.push_back(Sample("cupola_device_memory_capacity_bytes",
+                              "Bytes of a device.", MetricType::Gauge));
+    for (const engine::DeviceMemory& memory : now.devices) {
+      const auto with_device = [&](prometheus::MetricFamily& family,
+                                   int64_t bytes) {
+        AddValue(family, static_cast<double>(bytes),
+                 {{"device", memory.device}});
+      };
+      with_device(families[families.size() - 2], memory.used_bytes);
+      with_device(families.back(), memory.capacity_bytes);
+    }
     return families;
   }
 
@@ -177,9 +204,6 @@ Metrics::Metrics(const std::string& version, const std::string& torch_version)
   families_->build.Add({{"version", version}, {"torch", torch_version}}).Set(1);
   // Present from the start, so that rates are defined at the first event.
   families_->in_flight.Add({});
-  for (const char* result : {"hit", "miss"}) {
-    families_->cache_lookups.Add({{"result", result}});
-  }
 }
 
 Metrics::~Metrics() = default;
@@ -193,11 +217,19 @@ void Metrics::OnRequestStart() {
   families_->in_flight.Add({}).Increment();
 }
 
-void Metrics::OnRequestEnd(const char* method, const char* code, bool computed,
+std::string Metrics::KnownName(const std::string& name) const {
+  absl::MutexLock lock(&mu_);
+  return names_.contains(name) ? name : "";
+}
+
+void Metrics::OnRequestEnd(const char* method, const std::string& model,
+                           const char* code, bool computed,
                            const RequestTimes& times, int64_t tokens) {
   const prometheus::Labels labels = {{"method", method}};
   families_->in_flight.Add({}).Decrement();
-  families_->requests.Add({{"method", method}, {"code", code}}).Increment();
+  families_->requests
+      .Add({{"method", method}, {"model", KnownName(model)}, {"code", code}})
+      .Increment();
   families_->request_seconds.Add(labels, kSecondsBuckets).Observe(times.total);
   if (!computed) return;
   families_->lookup_seconds.Add(labels, kSecondsBuckets).Observe(times.lookup);
@@ -221,13 +253,13 @@ void Metrics::OnBatch(absl::string_view device, int64_t tokens, int64_t parts,
   families_->batch_seconds.Add(labels, kSecondsBuckets).Observe(seconds);
 }
 
-void Metrics::OnCacheLookup(bool hit) {
-  families_->cache_lookups.Add({{"result", hit ? "hit" : "miss"}}).Increment();
-}
-
 void Metrics::OnSharedFlight() { families_->shared_parts.Increment(); }
 
 void Metrics::OnLoad(absl::string_view name, bool ok, double seconds) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (names_.size() < kMaxNames) names_.insert(std::string(name));
+  }
   families_->loads
       .Add({{"name", std::string(name)}, {"result", ok ? "ok" : "failed"}})
       .Increment();

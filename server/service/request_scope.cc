@@ -15,6 +15,7 @@ namespace cupola::service {
 namespace {
 
 constexpr size_t kMaxLoggedName = 128;
+constexpr size_t kMaxTraceparent = 256;
 
 bool IsLowerHex(absl::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) {
@@ -31,11 +32,16 @@ absl::Time Deadline(const grpc::CallbackServerContext& call,
   return absl::FromChrono(deadline);
 }
 
-std::string TraceIdOf(const grpc::CallbackServerContext& call) {
-  const auto& metadata = call.client_metadata();
+// The trace id of a call whose client sends one; the header goes back to it with
+// the answer's first bytes.
+std::string EchoTrace(grpc::CallbackServerContext* call) {
+  const auto& metadata = call->client_metadata();
   const auto found = metadata.find("traceparent");
   if (found == metadata.end()) return "";
-  return TraceId(absl::string_view(found->second.data(), found->second.size()));
+  const std::string header(found->second.data(), found->second.size());
+  std::string id = TraceId(header);
+  if (!id.empty()) call->AddInitialMetadata("traceparent", header);
+  return id;
 }
 
 }  // namespace
@@ -48,6 +54,7 @@ RequestScope::RequestScope(const char* method,
   context_.arrival = absl::Now();
   context_.deadline = Deadline(*call, context_.arrival);
   metrics_->OnRequestStart();
+  trace_id_ = EchoTrace(call_);
 }
 
 RequestScope::~RequestScope() {
@@ -96,7 +103,8 @@ grpc::Status RequestScope::End(const absl::Status& status) {
     times.serialize = absl::ToDoubleSeconds(now - answer_ready_);
   }
   const char* code = CodeName(result.error_code());
-  metrics_->OnRequestEnd(method_, code, notes_.computed, times, notes_.tokens);
+  metrics_->OnRequestEnd(method_, notes_.model, code, notes_.computed, times,
+                         notes_.tokens);
 
   nlohmann::json line = {
       {"method", method_}, {"code", code}, {"total_seconds", times.total}};
@@ -105,7 +113,7 @@ grpc::Status RequestScope::End(const absl::Status& status) {
   };
   add_name("model", notes_.model);
   add_name("dictionary", notes_.dictionary);
-  add_name("trace_id", TraceIdOf(*call_));
+  add_name("trace_id", trace_id_);
   if (notes_.prompts > 0) line["prompts"] = notes_.prompts;
   if (notes_.computed) {
     line["tokens"] = notes_.tokens;
@@ -127,12 +135,18 @@ grpc::Status RequestScope::End(const absl::Status& status) {
 
 std::string TraceId(absl::string_view header) {
   // version "-" trace id "-" parent id "-" flags, lower-case hexadecimal
-  // (W3C Trace Context, section 3.2).
+  // (W3C Trace Context, section 3.2). Later versions may add parts.
+  if (header.size() > kMaxTraceparent) return "";
   const std::vector<absl::string_view> parts = absl::StrSplit(header, '-');
-  if (parts.size() < 4 || parts[0].size() != 2 || parts[1].size() != 32 ||
-      parts[2].size() != 16 || parts[3].size() != 2 || !IsLowerHex(parts[0]) ||
-      parts[0] == "ff" || !IsLowerHex(parts[1]) ||
-      parts[1].find_first_not_of('0') == absl::string_view::npos) {
+  const auto is_hex = [&](size_t part, size_t size) {
+    return parts[part].size() == size && IsLowerHex(parts[part]);
+  };
+  const auto is_zero = [&](size_t part) {
+    return parts[part].find_first_not_of('0') == absl::string_view::npos;
+  };
+  if (parts.size() < 4 || !is_hex(0, 2) || !is_hex(1, 32) || !is_hex(2, 16) ||
+      !is_hex(3, 2) || is_zero(1) || is_zero(2) || parts[0] == "ff" ||
+      (parts[0] == "00" && parts.size() > 4)) {
     return "";
   }
   return std::string(parts[1]);

@@ -68,6 +68,7 @@ class RequestScope {
   engine::RequestContext context_;
   RequestNotes notes_;
   absl::Status admitted_;
+  std::string trace_id_;  // empty: the client has sent none
   absl::Time answer_ready_ = absl::InfinitePast();
 };
 

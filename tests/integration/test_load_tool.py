@@ -1,6 +1,7 @@
 """cupola_bench against a server: what it reports is what the server counted."""
 
 import json
+import signal
 import subprocess
 
 import pytest
@@ -113,6 +114,26 @@ def test_what_the_server_refuses_is_counted(small):
     assert codes and "OK" not in codes and codes["DEADLINE_EXCEEDED"] > 0
     assert report["points"][0]["throughput"] == 0
     assert not report["points"][0]["stable"]
+
+
+def test_calls_that_do_not_end_are_cancelled_and_told(small):
+    counted = answered(small, "Run")
+    process = subprocess.Popen(
+        [BENCH, small.grpc, *QUICK, "--clients=3", "--features=0", "--run=1"]
+        + ["--json=-"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    while answered(small, "Run") == counted:
+        assert process.poll() is None
+    small.process.send_signal(signal.SIGSTOP)
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        small.process.send_signal(signal.SIGCONT)
+    assert process.returncode == 0
+    assert json.loads(output)["points"][0]["unfinished"] == 3
 
 
 def test_bad_command_lines(small):

@@ -1,11 +1,15 @@
-"""Three servers behind nginx, with the files of deploy/."""
+"""Three servers behind nginx, watched by Prometheus, with the files of deploy/."""
 
 import contextlib
+import json
+import re
 import shutil
 import socket
 import subprocess
 import threading
 import time
+import urllib.parse
+import urllib.request
 
 import cupola
 import make_models
@@ -20,6 +24,9 @@ KEYS = 24
 needs_nginx = pytest.mark.skipif(
     not shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin"),
     reason="no nginx",
+)
+needs_prometheus = pytest.mark.skipif(
+    not shutil.which("prometheus"), reason="no prometheus"
 )
 
 
@@ -207,3 +214,85 @@ def test_jobs_and_the_catalog_pass(fleet, tmp_path):
             for server in fleet.servers
         ]
         assert sum(asked) == 6
+
+
+def families(text):
+    """Names of metrics on a page."""
+    return set(re.findall(r"^# TYPE (\S+) ", text, re.M))
+
+
+def metrics_of_deploy():
+    """Names that the dashboard and the alerts ask for."""
+    dashboard = json.loads((DEPLOY / "grafana" / "cupola.json").read_text())
+    expressions = [
+        target["expr"] for panel in dashboard["panels"] for target in panel["targets"]
+    ]
+    expressions += [v.get("query", "") for v in dashboard["templating"]["list"]]
+    expressions.append((DEPLOY / "cupola.rules.yml").read_text())
+    names = set()
+    for expression in expressions:
+        names |= set(re.findall(r"\bcupola_[a-z_]+\b", str(expression)))
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+
+
+@needs_prometheus
+def test_prometheus_scrapes_what_dashboard_and_alerts_ask_for(
+    fleet, tmp_path, small_zoo
+):
+    for server in fleet.servers:
+        with cupola.connect(server.grpc) as client:
+            sae = client.dictionary(next(iter(small_zoo.dictionaries)))
+            sae.features([prompt(0)])
+            sae.features([prompt(0)])
+    page = families(fleet.servers[0].get("/metrics"))
+    assert metrics_of_deploy() <= page, metrics_of_deploy() - page
+
+    port = free_port()
+    text = (DEPLOY / "prometheus.yml").read_text()
+    for i, server in enumerate(fleet.servers):
+        text = replaced(text, f"cupola-{i + 1}:7071", f'"{server.http}"')
+    text = text.replace("15s", "500ms")
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    (folder / "prometheus.yml").write_text(text)
+    shutil.copy(DEPLOY / "cupola.rules.yml", folder)
+    base = f"http://127.0.0.1:{port}"
+
+    def query(expression):
+        url = f"{base}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(url, timeout=10) as page:
+            answer = json.load(page)
+        assert answer["status"] == "success"
+        return answer["data"]["result"]
+
+    def ready():
+        try:
+            with urllib.request.urlopen(f"{base}/-/ready", timeout=5):
+                return len(query("cupola_build_info")) == 3
+        except OSError:
+            return False
+
+    command = [
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    ]
+    with running(command, ready, "prometheus"):
+        assert [r["value"][1] for r in query('up{job="cupola"}')] == ["1"] * 3
+        for name in sorted(metrics_of_deploy()):
+            found = query(f'{{__name__=~"{name}(_count)?"}}')
+            assert found, name
+        hits = query('sum(cupola_cache_lookups_total{result="hit"})')
+        assert float(hits[0]["value"][1]) == 3
+        # Every panel's question is one that Prometheus understands.
+        dashboard = json.loads((DEPLOY / "grafana" / "cupola.json").read_text())
+        for panel in dashboard["panels"]:
+            for target in panel["targets"]:
+                expression = target["expr"].replace("$__rate_interval", "1m")
+                expression = re.sub(r"\$(instance|model)", ".*", expression)
+                query(expression)
+        with urllib.request.urlopen(f"{base}/api/v1/rules", timeout=10) as page:
+            (group,) = json.load(page)["data"]["groups"]
+        assert all(rule["health"] != "err" for rule in group["rules"])

@@ -43,16 +43,18 @@ TEST(MetricsTest, RequestsByMethodAndCode) {
   times.queue = 0.2;
   metrics.OnRequestStart();
   EXPECT_THAT(metrics.Text(), HasSubstr("cupola_requests_in_flight 1"));
-  metrics.OnRequestEnd("GetFeatures", "OK", true, times, 7);
+  metrics.OnLoad("m", true, 0.1);
+  metrics.OnRequestEnd("GetFeatures", "m", "OK", true, times, 7);
   metrics.OnRequestStart();
-  metrics.OnRequestEnd("GetFeatures", "NOT_FOUND", false, times, 0);
+  metrics.OnRequestEnd("GetFeatures", "from a request", "NOT_FOUND", false,
+                       times, 0);
   const std::string text = metrics.Text();
   ExpectWellFormed(text);
   EXPECT_THAT(text, HasSubstr("cupola_requests_in_flight 0"));
   EXPECT_THAT(text, HasSubstr("cupola_requests_total{code=\"OK\","
-                              "method=\"GetFeatures\"} 1"));
+                              "method=\"GetFeatures\",model=\"m\"} 1"));
   EXPECT_THAT(text, HasSubstr("cupola_requests_total{code=\"NOT_FOUND\","
-                              "method=\"GetFeatures\"} 1"));
+                              "method=\"GetFeatures\",model=\"\"} 1"));
   EXPECT_THAT(text, HasSubstr("cupola_request_seconds_count{"
                               "method=\"GetFeatures\"} 2"));
   // A refused request has no stages.
@@ -68,9 +70,6 @@ TEST(MetricsTest, RequestsByMethodAndCode) {
 TEST(MetricsTest, WhatTheEngineTells) {
   Metrics metrics("1", "2");
   metrics.OnBatch("cpu", 128, 4, 0.01);
-  metrics.OnCacheLookup(true);
-  metrics.OnCacheLookup(true);
-  metrics.OnCacheLookup(false);
   metrics.OnSharedFlight();
   metrics.OnLoad("m", true, 1.5);
   metrics.OnLoad("broken", false, 0.1);
@@ -80,8 +79,6 @@ TEST(MetricsTest, WhatTheEngineTells) {
   ExpectWellFormed(text);
   EXPECT_THAT(text, HasSubstr("cupola_batch_tokens_sum{device=\"cpu\"} 128"));
   EXPECT_THAT(text, HasSubstr("cupola_batch_parts_sum{device=\"cpu\"} 4"));
-  EXPECT_THAT(text, HasSubstr("cupola_cache_lookups_total{result=\"hit\"} 2"));
-  EXPECT_THAT(text, HasSubstr("cupola_cache_lookups_total{result=\"miss\"} 1"));
   EXPECT_THAT(text, HasSubstr("cupola_load_seconds_sum{name=\"m\"} 1.5"));
   EXPECT_THAT(text, HasSubstr("cupola_shared_parts_total 1"));
   EXPECT_THAT(text, HasSubstr("cupola_loads_total{name=\"broken\","
@@ -99,12 +96,27 @@ TEST(MetricsTest, GaugesAreReadWhenAsked) {
   gauges.queued_bulk = 5;
   gauges.cache.disk_bytes = 4096;
   gauges.cache.corrupt_records = 2;
+  gauges.cache.hits = 5;
+  gauges.cache.memory_hits = 4;
+  gauges.cache.misses = 7;
+  gauges.cache.evicted_age_seconds = 90;
+  gauges.devices = {{"cuda:0", 100, 300}, {"cpu", 20, 40}};
   const std::string text = metrics.Text();
   ExpectWellFormed(text);
   EXPECT_THAT(text, HasSubstr("cupola_queue_depth{priority=\"interactive\"} 3"));
   EXPECT_THAT(text, HasSubstr("cupola_queue_depth{priority=\"bulk\"} 5"));
   EXPECT_THAT(text, HasSubstr("cupola_cache_bytes{tier=\"disk\"} 4096"));
   EXPECT_THAT(text, HasSubstr("cupola_cache_corrupt_records_total 2"));
+  for (const char* line :
+       {"cupola_cache_lookups_total{result=\"hit\",tier=\"memory\"} 4",
+        "cupola_cache_lookups_total{result=\"hit\",tier=\"disk\"} 1",
+        "cupola_cache_lookups_total{result=\"miss\",tier=\"disk\"} 7",
+        "cupola_cache_evicted_age_seconds 90",
+        "cupola_device_memory_bytes{device=\"cuda:0\"} 100",
+        "cupola_device_memory_capacity_bytes{device=\"cuda:0\"} 300",
+        "cupola_device_memory_bytes{device=\"cpu\"} 20"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
   metrics.SetGauges(nullptr);
   EXPECT_THAT(metrics.Text(), ::testing::Not(HasSubstr("cupola_queue_depth")));
 }
@@ -112,12 +124,23 @@ TEST(MetricsTest, GaugesAreReadWhenAsked) {
 TEST(TraceIdTest, FromTraceparent) {
   EXPECT_EQ(TraceId("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
             "4bf92f3577b34da6a3ce929d0e0e4736");
+  // A later version may say more.
+  EXPECT_EQ(
+      TraceId("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"),
+      "4bf92f3577b34da6a3ce929d0e0e4736");
+  EXPECT_EQ(TraceId("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-" +
+                    std::string(300, 'x')),
+            "");
   for (const char* bad :
        {"", "00", "00-4bf92f3577b34da6a3ce929d0e0e4736",
         "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
         "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
         "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        "00-4bf92f3577b34da6a3ce929d0e0e47\"6-00f067aa0ba902b7-01"}) {
+        "00-4bf92f3577b34da6a3ce929d0e0e47\"6-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902bX-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"}) {
     EXPECT_EQ(TraceId(bad), "") << bad;
   }
 }

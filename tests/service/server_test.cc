@@ -9,6 +9,7 @@
 
 #include "absl/time/clock.h"
 #include "cupola/v1/analysis.grpc.pb.h"
+#include "cupola/v1/catalog.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
@@ -231,12 +232,16 @@ TEST_F(ServerTest, ALogLinePerRequestAndNoPrompt) {
       server().address(), grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
   const std::string trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-  context.AddMetadata("traceparent", "00-" + trace + "-00f067aa0ba902b7-01");
+  const std::string header = "00-" + trace + "-00f067aa0ba902b7-01";
+  context.AddMetadata("traceparent", header);
   const auto reader = stub.GetFeatures(&context, FeaturesOf(secret));
   v1::FeaturesResponse message;
   while (reader->Read(&message)) {
   }
   ASSERT_TRUE(reader->Finish().ok());
+  const auto& echoed = context.GetServerInitialMetadata();
+  ASSERT_EQ(echoed.count("traceparent"), 1u);
+  EXPECT_EQ(echoed.find("traceparent")->second, header);
 
   // The log has a thread of its own: wait for the line, not for a time.
   nlohmann::json found;
@@ -261,6 +266,19 @@ TEST_F(ServerTest, ALogLinePerRequestAndNoPrompt) {
   EXPECT_THAT(ReadWhole(folder() + "/log"), Not(HasSubstr(secret)));
   EXPECT_THAT(HttpGet(server().http_port(), "/metrics"),
               Not(HasSubstr(secret)));
+}
+
+TEST_F(ServerTest, WhatIsNoTraceIsNotSentBack) {
+  v1::Catalog::Stub stub(grpc::CreateChannel(
+      server().address(), grpc::InsecureChannelCredentials()));
+  for (const char* header : {"", "nonsense", "00-0-0-01"}) {
+    grpc::ClientContext context;
+    context.AddMetadata("traceparent", header);
+    v1::ListResponse list;
+    ASSERT_TRUE(stub.List(&context, v1::ListRequest(), &list).ok());
+    EXPECT_EQ(context.GetServerInitialMetadata().count("traceparent"), 0u)
+        << header;
+  }
 }
 
 TEST_F(ServerTest, ManyClientsAtOnce) {
