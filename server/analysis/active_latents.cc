@@ -92,6 +92,14 @@ ActiveLatents Padded(const SparseRows& rows, at::Device device) {
 
 }  // namespace
 
+ActiveLatents ActiveLatents::Rows(int64_t begin, int64_t count) const {
+  const ActiveLatents part = {indices.narrow(0, begin, count),
+                              values.narrow(0, begin, count)};
+  if (count == 0 || width() == 0) return part;
+  const int64_t widest = part.valid().sum(1).max().item<int64_t>();
+  return {part.indices.narrow(1, 0, widest), part.values.narrow(1, 0, widest)};
+}
+
 SparseRows ActiveLatents::ToSparse(int64_t d_sae) const {
   const at::Tensor kept = values.gt(0);
   SparseRows rows;

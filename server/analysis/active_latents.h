@@ -29,6 +29,8 @@ struct ActiveLatents {
   at::Tensor valid() const { return indices.ge(0); }
   // Indices that may be gathered with: 0 for padding.
   at::Tensor safe() const { return indices.clamp_min(0); }
+  // `count` rows from `begin` on, without the padding that longer ones brought.
+  ActiveLatents Rows(int64_t begin, int64_t count) const;
   // The activations above 0.
   dictionary::SparseRows ToSparse(int64_t d_sae) const;
 };

@@ -31,13 +31,6 @@ at::Tensor Range(int64_t begin, int64_t count, const Sandwich& s) {
                     s.in.indices.options().dtype(at::kLong));
 }
 
-// A sequence's rows, without the padding that longer ones brought.
-ActiveLatents Trimmed(const ActiveLatents& all) {
-  if (all.rows() == 0 || all.width() == 0) return all;
-  const int64_t width = all.valid().sum(1).max().item<int64_t>();
-  return {all.indices.narrow(1, 0, width), all.values.narrow(1, 0, width)};
-}
-
 }  // namespace
 
 JacobianAnalysis::JacobianAnalysis(BridgeSource bridge, JacobianOptions options,
@@ -151,8 +144,8 @@ absl::StatusOr<std::vector<std::vector<Array>>> JacobianAnalysis::Run(
   for (const Placed& placed : sequences) {
     const int64_t count = RowCount(*placed.sequence);
     Sandwich mine = all.Select(Range(begin, count, all));
-    mine.in = Trimmed(mine.in);
-    mine.out = Trimmed(mine.out);
+    mine.in = mine.in.Rows(0, count);
+    mine.out = mine.out.Rows(0, count);
     ASSIGN_OR_RETURN(std::vector<Array> record, RecordOf(pass, *bridge, mine));
     records.push_back(std::move(record));
     begin += count;

@@ -7,6 +7,7 @@
 #include "ATen/ATen.h"
 #include "absl/strings/str_cat.h"
 #include "server/analysis/tensor_io.h"
+#include "server/engine/ask_layers_jacobian.h"
 #include "server/engine/begin_bridge.h"
 #include "server/model/status_macros.h"
 
@@ -99,14 +100,40 @@ Array ConcatenatePointers(const Records& records, int64_t k_out) {
   return array;
 }
 
+// Which prompt, position and source each row is: across layers the records
+// tell.
+void LabelPairs(const Question& question, const Records& records,
+                JacobianAnswer* answer) {
+  using analysis::LayersRecord;
+  if (records.front()->size() < LayersRecord::kFields) {
+    LabelRows(question, answer->prompt, answer->position);
+    answer->source_position = answer->position;
+    return;
+  }
+  answer->position = Concatenate(records, LayersRecord::kPosition);
+  answer->source_position = Concatenate(records, LayersRecord::kSourcePosition);
+  std::vector<int32_t> prompts;
+  for (size_t i = 0; i < records.size(); ++i) {
+    const Array& mine = (*records[i])[LayersRecord::kPosition];
+    prompts.insert(prompts.end(), mine.shape[0], static_cast<int32_t>(i));
+  }
+  answer->prompt = Int32Array(prompts);
+}
+
 }  // namespace
 
 absl::StatusOr<Question> AskJacobian(const JacobianRequest& request,
                                      const Sources& sources,
                                      const Limits& limits) {
-  ASSIGN_OR_RETURN(BridgeQuestion bridge,
-                   BeginBridge(request.output_dictionary, request.processing,
-                               sources, analysis::Operation::kJacobian));
+  ASSIGN_OR_RETURN(PairQuestion pair,
+                   BeginPair(request.output_dictionary, request.processing,
+                             sources, analysis::Operation::kJacobian));
+  const absl::StatusOr<analysis::BridgePlace> place = PlacePair(pair, sources);
+  if (!place.ok() || request.frozen ||
+      request.source_rule != analysis::SourceRule::kSame) {
+    return AskLayersJacobian(request, std::move(pair), sources, limits);
+  }
+  BridgeQuestion bridge = BridgeAt(std::move(pair), *place, sources);
   Question& question = bridge.question;
   const analysis::JacobianOptions& options = request.options;
   const bool original = options.mlp_input == analysis::MlpInput::kOriginal;
@@ -148,7 +175,7 @@ JacobianAnswer AnswerJacobian(const Question& question, Answered answered) {
   answer.second_order = padded(JacobianAnalysis::kSecondOrder);
   answer.mlp_output = padded(JacobianAnalysis::kMlpOutput);
   answer.gradients = padded(JacobianAnalysis::kGradients);
-  LabelRows(question, answer.prompt, answer.position);
+  LabelPairs(question, records, &answer);
   answer.columns = question.d_sae;
   answer.output_dictionary = question.labels.front();
   answer.output_digest = question.output_digest;

@@ -42,38 +42,59 @@ absl::StatusOr<DictionarySourcePtr> OutputOf(const std::string& output,
 
 }  // namespace
 
+absl::StatusOr<PairQuestion> BeginPair(
+    const std::string& output,
+    const std::optional<model::Processing>& processing, const Sources& sources,
+    analysis::Operation operation) {
+  PairQuestion pair;
+  ASSIGN_OR_RETURN(pair.question, BeginQuestion(sources, operation));
+  Question& question = pair.question;
+  DictionaryUse use;
+  ASSIGN_OR_RETURN(pair.out, OutputOf(output, sources, &use));
+  const dictionary::Manifest& in = sources.dictionary->manifest();
+  const model::Processing declared = in.processing;
+  if (!processing.has_value() && pair.out->manifest().processing != declared) {
+    return InvalidArgumentError(
+        StrCat("processing is unset, and the dictionaries declare two: \"",
+               model::ProcessingName(declared), "\" and \"",
+               model::ProcessingName(pair.out->manifest().processing),
+               "\"; accepted: RAW or FOLDED"));
+  }
+  question.provenance.processing = processing.value_or(declared);
+  question.d_sae = in.d_sae;
+  question.labels = {output.empty() ? StrCat(use.entry, ":out") : output};
+  question.output_digest = pair.out->digest();
+  question.others = {std::move(use)};
+  return pair;
+}
+
+absl::StatusOr<analysis::BridgePlace> PlacePair(const PairQuestion& pair,
+                                                const Sources& sources) {
+  const Question& question = pair.question;
+  const DictionaryUse& use = question.others.front();
+  return analysis::PlaceBridge({&sources.dictionary->manifest(), question.half},
+                               {&pair.out->manifest(), use.half},
+                               use.entry == question.dictionary,
+                               sources.model->config());
+}
+
+BridgeQuestion BridgeAt(PairQuestion pair, const analysis::BridgePlace& place,
+                        const Sources& sources) {
+  const Question& question = pair.question;
+  const storage::Digest identity = analysis::BridgeSource::Identity(
+      place, sources.dictionary->digest(), question.half, pair.out->digest(),
+      question.others.front().half);
+  return {std::move(pair.question), place, identity};
+}
+
 absl::StatusOr<BridgeQuestion> BeginBridge(
     const std::string& output,
     const std::optional<model::Processing>& processing, const Sources& sources,
     analysis::Operation operation) {
-  BridgeQuestion bridge;
-  ASSIGN_OR_RETURN(bridge.question, BeginQuestion(sources, operation));
-  Question& question = bridge.question;
-  DictionaryUse use;
-  ASSIGN_OR_RETURN(const DictionarySourcePtr out,
-                   OutputOf(output, sources, &use));
-  const dictionary::DictionarySource& in = *sources.dictionary;
-  const bool same_entry = use.entry == question.dictionary;
-  ASSIGN_OR_RETURN(bridge.place,
-                   analysis::PlaceBridge({&in.manifest(), question.half},
-                                         {&out->manifest(), use.half},
-                                         same_entry, sources.model->config()));
-  const model::Processing declared = in.manifest().processing;
-  if (!processing.has_value() && out->manifest().processing != declared) {
-    return InvalidArgumentError(
-        StrCat("processing is unset, and the dictionaries declare two: \"",
-               model::ProcessingName(declared), "\" and \"",
-               model::ProcessingName(out->manifest().processing),
-               "\"; accepted: RAW or FOLDED"));
-  }
-  question.provenance.processing = processing.value_or(declared);
-  question.d_sae = in.manifest().d_sae;
-  question.labels = {output.empty() ? StrCat(use.entry, ":out") : output};
-  question.output_digest = out->digest();
-  bridge.identity = analysis::BridgeSource::Identity(
-      bridge.place, in.digest(), question.half, out->digest(), use.half);
-  question.others = {std::move(use)};
-  return bridge;
+  ASSIGN_OR_RETURN(PairQuestion pair,
+                   BeginPair(output, processing, sources, operation));
+  ASSIGN_OR_RETURN(const analysis::BridgePlace place, PlacePair(pair, sources));
+  return BridgeAt(std::move(pair), place, sources);
 }
 
 analysis::BridgeSource BridgeOf(const analysis::BridgePlace& place,

@@ -13,21 +13,43 @@
 
 namespace cupola::engine {
 
-// A question between two dictionaries: begun, with its sequences not yet added.
+// A question between two dictionaries of one model: begun, with its sequences
+// not yet added. question.others holds the output dictionary.
+struct PairQuestion {
+  Question question;
+  DictionarySourcePtr out;
+};
+
+// `output`: the output dictionary's name; empty: `sources.dictionary` is a pair
+// and stands for both. Sets the processing (the request's, else the one that
+// the dictionaries declare). INVALID_ARGUMENT where the two are not of one
+// model or declare different processings.
+absl::StatusOr<PairQuestion> BeginPair(
+    const std::string& output,
+    const std::optional<model::Processing>& processing, const Sources& sources,
+    analysis::Operation operation);
+
+// Where a pair stands around an MLP. Errors of PlaceBridge.
+absl::StatusOr<analysis::BridgePlace> PlacePair(const PairQuestion& pair,
+                                                const Sources& sources);
+
+// The same around one MLP.
 struct BridgeQuestion {
   Question question;
   analysis::BridgePlace place;
   storage::Digest identity{};  // of the bridge
 };
 
-// `output`: the output dictionary's name; empty: `sources.dictionary` is a pair
-// and stands for both. Sets the processing (the request's, else the one that
-// the dictionaries declare). INVALID_ARGUMENT where the two are not of one
-// model, do not stand around one MLP, or declare different processings.
+// BeginPair for dictionaries around one MLP. INVALID_ARGUMENT also where they
+// are not.
 absl::StatusOr<BridgeQuestion> BeginBridge(
     const std::string& output,
     const std::optional<model::Processing>& processing, const Sources& sources,
     analysis::Operation operation);
+
+// A pair as the bridge that stands at `place`.
+BridgeQuestion BridgeAt(PairQuestion pair, const analysis::BridgePlace& place,
+                        const Sources& sources);
 
 // What a request brings, as AddInputsOrPrompts; inputs are rows at the input
 // dictionary's hook point. `at_original`: the MLP is evaluated at the

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "server/analysis/jacobian.h"
+#include "server/analysis/layers_record.h"
 #include "server/engine/requests.h"
 
 // Plain structs of proto/cupola/v1/jacobian.proto.
@@ -21,11 +22,16 @@ struct JacobianRequest {
   Positions positions;
   std::optional<model::Processing> processing;
   analysis::JacobianOptions options;
+  // Attention patterns and norm scales held.
+  bool frozen = false;
+  // Where the input latents are; `source_positions` if they are given.
+  analysis::SourceRule source_rule = analysis::SourceRule::kSame;
+  Positions source_positions;
 };
 struct JacobianAnswer {
   Array in_latents, in_acts, out_latents, out_acts;
   Array values, indptr, indices, second_order, mlp_output, gradients;
-  Array prompt, position;
+  Array prompt, position, source_position;
   int64_t columns = 0;
   std::string output_dictionary;
   storage::Digest output_digest{};

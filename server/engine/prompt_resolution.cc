@@ -102,11 +102,12 @@ absl::StatusOr<ResolvedPrompts> ResolvePrompts(const Prompts& prompts,
 
 absl::StatusOr<std::vector<std::vector<int64_t>>> ResolvePositions(
     const Positions& positions,
-    const std::vector<std::vector<int32_t>>& token_ids) {
+    const std::vector<std::vector<int32_t>>& token_ids,
+    absl::string_view field) {
   const bool per_prompt = positions.kind == Positions::Kind::kPerPrompt;
   if (per_prompt && positions.lists.size() != token_ids.size()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("positions has ", positions.lists.size(), " lists for ",
+        absl::StrCat(field, " has ", positions.lists.size(), " lists for ",
                      token_ids.size(), " prompts"));
   }
   std::vector<std::vector<int64_t>> resolved;
@@ -123,13 +124,13 @@ absl::StatusOr<std::vector<std::vector<int64_t>>> ResolvePositions(
     rows_left -= static_cast<int64_t>(asked.size());
     if (rows_left < 0) {
       return absl::ResourceExhaustedError(
-          absl::StrCat("positions: more than ", kMaxPositions,
+          absl::StrCat(field, ": more than ", kMaxPositions,
                        " of all prompts; accepted: ", kMaxPositions));
     }
     for (int64_t position : asked) {
       if (position < -length || position >= length) {
         return absl::InvalidArgumentError(absl::StrCat(
-            "positions: ", position, " is outside prompts[", i, "], which has ",
+            field, ": ", position, " is outside prompts[", i, "], which has ",
             length, " tokens (", -length, " to ", length - 1, ")"));
       }
       rows.push_back(position < 0 ? position + length : position);

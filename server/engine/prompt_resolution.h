@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "server/engine/requests.h"
 #include "server/model/model.h"
 
@@ -30,10 +31,11 @@ absl::StatusOr<ResolvedPrompts> ResolvePrompts(const Prompts& prompts,
                                                int64_t max_tokens);
 
 // The rows asked for: one list of non-negative positions per prompt, in the
-// order given. INVALID_ARGUMENT names the position and the prompt's length.
+// order given. INVALID_ARGUMENT names `field`, the position and the prompt's length.
 absl::StatusOr<std::vector<std::vector<int64_t>>> ResolvePositions(
     const Positions& positions,
-    const std::vector<std::vector<int32_t>>& token_ids);
+    const std::vector<std::vector<int32_t>>& token_ids,
+    absl::string_view field = "positions");
 
 }  // namespace cupola::engine
 

@@ -41,6 +41,47 @@ absl::StatusOr<analysis::LatentMask> ToMask(v1::LatentMask mask) {
   }
 }
 
+absl::StatusOr<bool> ToFrozen(v1::JacobianMode mode) {
+  switch (mode) {
+    case v1::JACOBIAN_MODE_UNSPECIFIED:
+    case v1::FULL:
+      return false;
+    case v1::FROZEN:
+      return true;
+    default:
+      return InvalidArgumentError(StrCat("mode is ", static_cast<int>(mode),
+                                         "; accepted: FULL, FROZEN or unset"));
+  }
+}
+
+absl::Status TakeSources(const v1::JacobianRequest& request,
+                         engine::JacobianRequest* plain) {
+  if (!request.has_source_positions()) return absl::OkStatus();
+  const auto& sources = request.source_positions();
+  if (!plain->prompts.has_value()) {
+    return InvalidArgumentError(
+        "source_positions does not apply to inputs; accepted: prompts");
+  }
+  if (sources.has_at() &&
+      sources.at().selection_case() != v1::Positions::SELECTION_NOT_SET) {
+    plain->source_rule = analysis::SourceRule::kGiven;
+    auto positions = ToPositions(sources.at(), plain->prompts->prompts.size());
+    if (!positions.ok()) {
+      return InvalidArgumentError(
+          StrCat("source_positions.at: ", positions.status().message()));
+    }
+    plain->source_positions = *std::move(positions);
+    return absl::OkStatus();
+  }
+  if (!sources.all()) {
+    return InvalidArgumentError(
+        "source_positions names no rule; accepted: all = true, at with "
+        "positions, or unset");
+  }
+  plain->source_rule = analysis::SourceRule::kAll;
+  return absl::OkStatus();
+}
+
 absl::Status CheckMinAbs(float value, absl::string_view field) {
   if (std::isfinite(value) && value >= 0) return absl::OkStatus();
   return InvalidArgumentError(
@@ -78,7 +119,9 @@ absl::StatusOr<engine::JacobianRequest> FromProto(v1::JacobianRequest request) {
   options.second_order = request.second_order();
   options.mlp_output = request.mlp_output();
   options.gradients = request.gradients();
+  ASSIGN_OR_RETURN(plain.frozen, ToFrozen(request.mode()));
   RETURN_IF_ERROR(TakeBridge(&request, &plain));
+  RETURN_IF_ERROR(TakeSources(request, &plain));
   return plain;
 }
 
@@ -97,6 +140,8 @@ StreamedAnswer<v1::JacobianResponse> ToProto(engine::JacobianAnswer answer,
   tensors.Add(std::move(answer.second_order), header->mutable_second_order());
   tensors.Add(std::move(answer.mlp_output), header->mutable_mlp_output());
   tensors.Add(std::move(answer.gradients), header->mutable_gradients());
+  tensors.Add(std::move(answer.source_position),
+              header->mutable_source_position());
   header->set_columns(answer.columns);
   header->set_output_dictionary(std::move(answer.output_dictionary));
   header->set_output_dictionary_digest(answer.output_digest.data(),

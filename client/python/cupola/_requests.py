@@ -105,7 +105,7 @@ def unsigned(values: Sequence[Any], name: str) -> List[int]:
 
 
 def positions_message(
-    positions: Positions,
+    positions: Positions, name: str = "positions"
 ) -> Optional[_protos.common.Positions]:
     """None (all), an int, a list, or one list per prompt."""
     if positions is None:
@@ -113,12 +113,12 @@ def positions_message(
     entries = [positions] if is_int(positions) else _items(positions)
     if entries is None:
         raise InvalidArgument(
-            "positions: expected None, an integer, a list of integers or one "
+            f"{name}: expected None, an integer, a list of integers or one "
             f"such list per prompt, got {_kind(positions)}"
         )
     message = _protos.common.Positions()
     if all(map(is_int, entries)):
-        message.every_prompt.values.extend(_signed(entries))
+        message.every_prompt.values.extend(_signed(entries, name))
         message.every_prompt.SetInParent()  # an empty list is not "all"
         return message
     message.per_prompt.SetInParent()
@@ -126,16 +126,16 @@ def positions_message(
         row = [entry] if is_int(entry) else _items(entry)
         if row is None or not all(map(is_int, row)):
             raise InvalidArgument(
-                f"positions: expected integers, got {entry!r}"
+                f"{name}: expected integers, got {entry!r}"
             )
-        message.per_prompt.lists.add(values=_signed(row))
+        message.per_prompt.lists.add(values=_signed(row, name))
     return message
 
 
-def _signed(values: Sequence[Any]) -> List[int]:
+def _signed(values: Sequence[Any], name: str) -> List[int]:
     for value in values:
         if not -(2**63) <= value < 2**63:
-            raise InvalidArgument(f"positions: {value} is no token index")
+            raise InvalidArgument(f"{name}: {value} is no token index")
     return [int(value) for value in values]
 
 

@@ -363,9 +363,20 @@ class Pair:
         gradients: bool = False,
         inputs: Optional[Inputs] = None,
         prepend_bos: Optional[bool] = None,
+        mode: str = "full",
+        source_positions: Union[Positions, str] = None,
     ) -> Jacobian:
         """The derivative of the output latents by the input latents, token by
-        token: of a -> encode_out(mlp(c + a W_dec)) at the clean activations.
+        token: around an MLP of a -> encode_out(mlp(c + a W_dec)) at the clean
+        activations.
+
+        The dictionaries may stand at any two hook points of the model, the
+        input not after the output: then the tensor at the input's hook point
+        moves along decoder rows, and everything between answers ("full"), or
+        all but attention patterns and norm scales ("frozen"). `positions` are
+        the output latents'; the input latents are at the same ones, or at every
+        one of `source_positions` (as positions; "all": up to the output's), a
+        row of the answer for each, zero where a source is behind its output.
 
         The MLP is evaluated at the "original" activation or at the input
         dictionary's "reconstruction" of it. `block` "active" gives the active
@@ -390,6 +401,8 @@ class Pair:
             gradients,
             inputs,
             prepend_bos,
+            mode,
+            source_positions,
         )
 
     def accumulate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +39,17 @@ _FIELDS = [
     "second_order",
     "mlp_output",
     "gradients",
+    "source_position",
 ]
+_MODES = {
+    "full": _protos.jacobian.FULL,
+    "frozen": _protos.jacobian.FROZEN,
+}
 
 
 class Jacobian(Rows):
-    """d out_latent / d in_latent, a block per token.
+    """d out_latent / d in_latent, a block per token: of the output latents at
+    `position` by the input latents at `source_position`.
 
     Latents are in descending pre-activation order for TopK dictionaries and in
     ascending index order otherwise; rows with fewer are padded with index -1
@@ -66,6 +72,7 @@ class Jacobian(Rows):
             second_order,
             mlp_output,
             gradients,
+            self.source_position,  # int32 [n]
         ) = arrays
         self.values: Optional[NDArray[np.float32]] = None  # [n, k_out, k_in]
         self.csr: Any = None
@@ -111,8 +118,8 @@ class Jacobian(Rows):
         )
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """A line per entry that is not zero: prompt, position, in_latent,
-        out_latent, value."""
+        """A line per entry that is not zero: prompt, position,
+        source_position, in_latent, out_latent, value."""
         import pandas
 
         token, slot, in_latent, value = self._entries()
@@ -120,6 +127,7 @@ class Jacobian(Rows):
             {
                 "prompt": self.prompt[token],
                 "position": self.position[token],
+                "source_position": self.source_position[token],
                 "in_latent": in_latent,
                 "out_latent": self.out_latents[token, slot],
                 "value": value,
@@ -267,12 +275,16 @@ def jacobian(
     gradients: bool,
     inputs: Optional[Inputs],
     prepend_bos: Optional[bool],
+    mode: str,
+    source_positions: Union[Positions, str],
 ) -> Jacobian:
     """See Pair.jacobian."""
     request = bridge_request(pair, mlp_input, block, min_abs, top, mask)
     request.second_order = second_order
     request.mlp_output = mlp_output
     request.gradients = gradients
+    request.mode = code_of(mode, _MODES, "mode")
+    _set_sources(request, source_positions)
     add_rows(pair.input, request, prompts, positions, inputs, prepend_bos)
     header, arrays, rows = _answers.ask_rows(
         pair.input._client,
@@ -282,6 +294,22 @@ def jacobian(
         _FIELDS,
     )
     return Jacobian(header, arrays, block == "all", **rows)
+
+
+def _set_sources(request: Any, sources: Union[Positions, str]) -> None:
+    if sources is None:
+        return
+    if not isinstance(sources, str):
+        request.source_positions.at.CopyFrom(
+            _requests.positions_message(sources, "source_positions")
+        )
+    elif sources == "all":
+        request.source_positions.all = True
+    else:
+        raise InvalidArgument(
+            "source_positions: expected None, 'all', an integer, a list of "
+            f"integers or one such list per prompt, got {sources!r}"
+        )
 
 
 def bridge_request(

@@ -64,6 +64,7 @@ class FakePairs:
             second_order=tensor(np.zeros(0), FLOAT32),
             mlp_output=tensor(np.zeros(0), FLOAT32),
             gradients=tensor(np.zeros(0), FLOAT32),
+            source_position=tensor(position, INT32),
             prompt=tensor(prompt, INT32),
             position=tensor(position, INT32),
             columns=D_SAE,
@@ -88,7 +89,7 @@ class FakePairs:
             header.gradients.CopyFrom(tensor(np.ones((n, 8)), FLOAT32))
         names = (
             "in_latents in_acts out_latents out_acts values indptr indices "
-            "second_order mlp_output gradients prompt position"
+            "second_order mlp_output gradients source_position prompt position"
         )
         yield from self._stream(
             protos.jacobian.JacobianResponse,
