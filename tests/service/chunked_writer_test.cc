@@ -81,7 +81,7 @@ class ChunkedWriterTest : public ::testing::Test {
   // What a count of requests by code says.
   bool Counted(const std::string& code) {
     return metrics_.Text().find("cupola_requests_total{code=\"" + code +
-                                "\",method=\"GetFeatures\"} 1") !=
+                                "\",method=\"GetFeatures\",model=\"\"} 1") !=
            std::string::npos;
   }
 

@@ -164,7 +164,7 @@ TEST_F(LifecycleTest, DeadlinesAndCancellationFreeTheDevice) {
   // Both have left the server, counted as what they were.
   for (const char* code : {"DEADLINE_EXCEEDED", "CANCELLED"}) {
     AwaitMetric(*server, std::string("cupola_requests_total{code=\"") + code +
-                             "\",method=\"GetActivations\"} 1");
+                             "\",method=\"GetActivations\",model=\"tiny\"} 1");
   }
   EXPECT_THAT(HttpGet(server->http_port(), "/metrics"),
               HasSubstr("cupola_requests_in_flight 0"));
@@ -298,10 +298,10 @@ TEST_F(LifecycleTest, ARequestWaitsForALoadUntilItsDeadline) {
   // The server has let go of both, and the load goes on.
   AwaitMetric(*server,
               "cupola_requests_total{code=\"DEADLINE_EXCEEDED\","
-              "method=\"GetFeatures\"} 1");
+              "method=\"GetFeatures\",model=\"\"} 1");
   AwaitMetric(*server,
               "cupola_requests_total{code=\"CANCELLED\","
-              "method=\"GetActivations\"} 1");
+              "method=\"GetActivations\",model=\"\"} 1");
   AwaitMetric(*server, "cupola_requests_in_flight 0\n");
   const auto entry = server->Connect()->Describe("tiny");
   ASSERT_TRUE(entry.ok()) << entry.status();

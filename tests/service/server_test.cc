@@ -208,14 +208,16 @@ TEST_F(ServerTest, MetricsTellWhatHappened) {
   ASSERT_FALSE(client().GetFeatures(FeaturesOf("x", "nothing")).ok());
   const std::string text = HttpGet(server().http_port(), "/metrics");
   for (const char* sample :
-       {"cupola_requests_total{code=\"OK\",method=\"GetFeatures\"} ",
-        "cupola_requests_total{code=\"NOT_FOUND\",method=\"GetFeatures\"} ",
+       {"cupola_requests_total{code=\"OK\",method=\"GetFeatures\",model="
+        "\"tiny\"} ",
+        "cupola_requests_total{code=\"NOT_FOUND\",method=\"GetFeatures\",model="
+        "\"\"} ",
         "cupola_request_seconds_bucket{method=\"GetFeatures\",le=\"",
         "cupola_queue_seconds_count{method=\"GetFeatures\"} ",
         "cupola_compute_seconds_count{method=\"GetFeatures\"} ",
         "cupola_serialize_seconds_count{method=\"GetFeatures\"} ",
         "cupola_batch_tokens_count{device=\"cpu\"} ",
-        "cupola_cache_lookups_total{result=\"miss\"} ",
+        "cupola_cache_lookups_total{result=\"miss\",tier=\"disk\"} ",
         "cupola_cache_bytes{tier=\"disk\"} ",
         "cupola_resident_bytes{kind=\"model\",name=\"tiny\"} ",
         "cupola_resident_bytes{kind=\"dictionary\",name=\"tiny/sae\"} ",
