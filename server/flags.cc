@@ -156,6 +156,10 @@ std::vector<FlagSpec> Specs(Flags* f) {
        Size(&f->product_bytes)},
       {"max_tokens_per_request", "N", "larger requests are refused; 262144",
        Number(&f->max_tokens_per_request, 1, 1 << 30)},
+      {"request_memory", "SIZE",
+       "what requests in flight on a device may take together, by their own "
+       "estimates; 8G",
+       Size(&f->request_memory)},
       {"max_queued_prompts", "N",
        "when as many wait for a device, more are refused; 65536",
        Number(&f->max_queued_prompts, 1, 1 << 24)},

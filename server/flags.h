@@ -28,6 +28,7 @@ struct Flags {
   int64_t batch_tokens = 4096;
   int64_t product_bytes = 2LL << 30;
   int64_t max_tokens_per_request = 1 << 18;
+  int64_t request_memory = 8LL << 30;
   int64_t max_queued_prompts = 1 << 16;
   int64_t max_queued_prompts_per_client = 1 << 15;
   int64_t front_threads = 4;

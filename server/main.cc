@@ -52,6 +52,7 @@ engine::EngineOptions ToEngineOptions(const Flags& flags,
   options.cache.directory = flags.cache_dir;
   options.cache.capacity_bytes = flags.cache_bytes;
   options.cache.memory_bytes = flags.cache_memory_bytes;
+  options.request_bytes = flags.request_memory;
   options.max_queued_prompts = flags.max_queued_prompts;
   options.max_queued_prompts_per_client = flags.max_queued_prompts_per_client;
   options.max_tokens_per_request = flags.max_tokens_per_request;
@@ -143,6 +144,7 @@ int Serve(const Flags& flags) {
   metrics.SetGauges([engine = engine->get()] {
     const engine::QueueDepths depths = engine->QueueDepth();
     return service::Gauges{depths.interactive, depths.bulk,
+                           engine->BytesInFlight(), engine->BudgetBytes(),
                            engine->CacheStatistics(),
                            engine::MeasureDevices(engine->Devices())};
   });

@@ -69,7 +69,12 @@ while (($#)); do
   shift
 done
 if ((quick && !python)); then die "--quick and --label exclude each other"; fi
-if ((stress)); then labels+='|stress'; fi
+# What runs long on purpose is asked for by name.
+if ((stress)); then
+  labels+='|stress'
+else
+  pytest_paths+=(--ignore=tests/stress)
+fi
 
 cd "$CUPOLA_ROOT"
 # No test may reach for a model hub, and none may take more than its share.

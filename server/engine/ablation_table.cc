@@ -140,6 +140,15 @@ FeaturesRequest FeaturesFor(const AblationTableRequest& request) {
   return features;
 }
 
+AblateRequest AblateAllOf(const AblationTableRequest& request) {
+  AblateRequest ablate;
+  ablate.dictionary = request.dictionary;
+  ablate.prompts = request.prompts;
+  ablate.processing = request.processing;
+  ablate.positions = request.positions;
+  return ablate;
+}
+
 absl::StatusOr<AblationPlan> PlanAblations(const AblationTableRequest& request,
                                            const FeaturesAnswer& features) {
   ASSIGN_OR_RETURN(const auto statistics, Gather(request, features));

@@ -47,6 +47,9 @@ struct AblationTableAnswer {
   Provenance provenance;
 };
 
+// The ablations of all active latents of all prompts, in the table's place.
+AblateRequest AblateAllOf(const AblationTableRequest& request);
+
 // What the features of the prompts decide.
 struct AblationPlan {
   struct Latent {

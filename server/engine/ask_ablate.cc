@@ -177,7 +177,9 @@ absl::StatusOr<Question> AskAblate(const AblateRequest& request,
   ASSIGN_OR_RETURN(const Places places,
                    PlacesOf(request, question,
                             sources.dictionary->manifest().d_sae, limits));
-  double bytes = 0;
+  double bytes = 0, expected = 0, ablations = 0;
+  const double active =
+      MostActive(sources.dictionary->manifest(), &question.answer_is_guessed);
   for (size_t i = 0; i < question.sequences.size(); ++i) {
     auto sequence =
         std::make_shared<analysis::Sequence>(*question.sequences[i]);
@@ -191,12 +193,19 @@ absl::StatusOr<Question> AskAblate(const AblateRequest& request,
       sequence->positions.push_back(position);
       if (options.together && sequence->lists.size() > 1) continue;
       sequence->lists.emplace_back(latents.begin(), latents.end());
+      const double count =
+          latents.empty() ? active : static_cast<double>(latents.size());
       bytes += row * static_cast<double>(latents.size());
+      expected += row * count;
+      ablations += count;
     }
     RETURN_IF_ERROR(CheckRead(request, *sequence, i));
     question.sequences[i] = std::move(sequence);
   }
   RETURN_IF_ERROR(CheckAnswerBytes(bytes, limits));
+  question.answer_bytes = expected;
+  // Every ablation is about a pass of its own.
+  question.work.passes = 1 + ablations / question.sequences.size();
   question.identity = analysis::AblateAnalysis::Identity(
       question.provenance.dictionary_digest, question.half, options);
   question.bind = [hook_in = hook_in, hook_out = hook_out,

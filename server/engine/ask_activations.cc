@@ -42,7 +42,8 @@ absl::StatusOr<Question> AskActivations(const ActivationsRequest& request,
       bytes += values * storage::SizeOf(request.dtype);
     }
   }
-  RETURN_IF_ERROR(CheckAnswerBytes(bytes, limits));
+  RETURN_IF_ERROR(NoteAnswerBytes(bytes, limits, question));
+  question.work.passes = ShareOfPass(hooks, config);
   question.identity =
       analysis::ActivationsAnalysis::Identity(hooks, request.dtype);
   question.bind = [hooks, dtype = request.dtype](DictionaryPtr) {

@@ -28,17 +28,20 @@ int64_t Longest(const Question& question) {
   return static_cast<int64_t>(longest);
 }
 
-absl::Status CheckBytes(const Question& question,
+absl::Status CheckBytes(Question& question,
                         const analysis::AttributionQuery& query,
                         double components, double directions,
                         const Sources& sources, const Limits& limits) {
   // Of a mean every prompt leaves one row.
   const double rows =
       query.mean ? question.sequences.size() : RowCount(question);
-  return CheckAnswerBytes(
+  // Every component meets every direction.
+  question.work.flops_per_row =
+      2.0 * components * directions * sources.model->config().d_model;
+  return NoteAnswerBytes(
       4 * directions *
           (rows * (components + 2) + sources.model->config().d_model),
-      limits);
+      limits, question);
 }
 
 // Where each split's dictionary reads, and which of the question's it is.

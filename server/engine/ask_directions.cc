@@ -96,12 +96,12 @@ void PlaceSamples(const DirectionQuestion& request, Question* question) {
   }
 }
 
-// The common part: dictionaries, rows, samples.
-absl::StatusOr<BridgeQuestion> Begin(const DirectionQuestion& request,
-                                     const analysis::SampleDraw& draw,
-                                     const Sources& sources,
-                                     const Limits& limits,
-                                     analysis::Operation operation) {
+// The common part: dictionaries, rows, samples. `points`: encodings of a
+// sample.
+absl::StatusOr<BridgeQuestion> Begin(
+    const DirectionQuestion& request, const analysis::SampleDraw& draw,
+    const Sources& sources, const Limits& limits, analysis::Operation operation,
+    double points = 1, double bytes_per_sample = 0) {
   ASSIGN_OR_RETURN(BridgeQuestion bridge,
                    BeginBridge(request.output_dictionary, request.processing,
                                sources, operation));
@@ -114,6 +114,17 @@ absl::StatusOr<BridgeQuestion> Begin(const DirectionQuestion& request,
           : sources.others.at(request.output_dictionary).dictionary->manifest();
   RETURN_IF_ERROR(CheckSamples(request, draw, RowCount(bridge.question),
                                in.d_sae, out.d_sae));
+  const double samples =
+      draw.count > 0 ? static_cast<double>(draw.count) *
+                           static_cast<double>(RowCount(bridge.question))
+                     : static_cast<double>(request.rows.size());
+  bridge.question.work = {
+      .passes = 1,
+      .flops_per_row =
+          2.0 * static_cast<double>(out.d_out * out.d_sae) *
+          (1 +
+           points * samples / std::max<double>(1, RowCount(bridge.question)))};
+  bridge.question.answer_bytes = (64 + bytes_per_sample) * samples;
   if (draw.count == 0) PlaceSamples(request, &bridge.question);
   return bridge;
 }
@@ -198,9 +209,11 @@ absl::StatusOr<Question> AskSweep(const SweepRequest& request,
                                   const Limits& limits) {
   const analysis::SweepOptions& options = request.options;
   RETURN_IF_ERROR(CheckGrid(options));
-  ASSIGN_OR_RETURN(BridgeQuestion bridge,
-                   Begin(request, options.draw, sources, limits,
-                         analysis::Operation::kSweep));
+  ASSIGN_OR_RETURN(
+      BridgeQuestion bridge,
+      Begin(request, options.draw, sources, limits, analysis::Operation::kSweep,
+            static_cast<double>(options.length()),
+            options.curves ? 4.0 * options.length() : 0.0));
   Question& question = bridge.question;
   if (options.curves) {
     const double samples =

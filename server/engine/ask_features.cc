@@ -53,6 +53,12 @@ absl::StatusOr<Question> AskFeatures(const FeaturesRequest& request,
   question.identity = analysis::FeaturesAnalysis::Identity(
       question.provenance.dictionary_digest, question.half, options);
   const model::HookPoint hook = HooksOf(question, sources).first;
+  double most = static_cast<double>(options.latents.size());
+  if (options.top_k > 0) most = static_cast<double>(options.top_k);
+  if (most == 0) most = MostActive(manifest, &question.answer_is_guessed);
+  question.answer_bytes = RowCount(question) * (16 + 8 * most);
+  question.work = {.passes = ShareOfPass({hook}, sources.model->config()),
+                   .flops_per_row = 2.0 * manifest.d_in * manifest.d_sae};
   question.bind = [hook, options](DictionaryPtr dictionary) {
     return std::make_shared<analysis::FeaturesAnalysis>(std::move(dictionary),
                                                         hook, options);

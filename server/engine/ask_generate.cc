@@ -61,7 +61,7 @@ absl::Status CheckSampling(const GenerateRequest& request,
 
 absl::Status CheckLengths(const GenerateRequest& request,
                           const model::ModelConfig& config,
-                          const Limits& limits, const Question& question) {
+                          const Limits& limits, Question& question) {
   if (request.max_new_tokens < 1) {
     return InvalidArgumentError("max_new_tokens is 0; accepted: at least 1");
   }
@@ -84,7 +84,8 @@ absl::Status CheckLengths(const GenerateRequest& request,
   }
   // Bytes of a token and of each choice beside it, as a message holds them.
   const double each = 100.0 * static_cast<double>(1 + request.top_logprobs);
-  return CheckAnswerBytes(tokens * each, limits);
+  question.work.passes = tokens / static_cast<double>(RowCount(question));
+  return NoteAnswerBytes(tokens * each, limits, question);
 }
 
 absl::StatusOr<std::vector<int32_t>> StopTokens(

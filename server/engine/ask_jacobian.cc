@@ -17,6 +17,36 @@ namespace {
 using analysis::JacobianAnalysis;
 using storage::DType;
 
+// What the blocks of k_out by k_in latents take and hold.
+void NoteCost(const JacobianRequest& request, const dictionary::Manifest& in,
+              const dictionary::Manifest& out, const model::ModelConfig& config,
+              Question& question) {
+  const analysis::JacobianOptions& options = request.options;
+  bool* const guessed = &question.answer_is_guessed;
+  const double k_in = static_cast<double>(MostActive(in, guessed));
+  const double k_out = static_cast<double>(MostActive(out, guessed));
+  const double rows = static_cast<double>(RowCount(question));
+  const double columns =
+      options.all_inputs ? static_cast<double>(in.d_sae) : k_in;
+  const double encodes =
+      2.0 * static_cast<double>(in.d_in * in.d_sae + out.d_out * out.d_sae);
+  question.work.passes = 1;
+  question.work.flops_per_row =
+      encodes + 2.0 * k_out * columns * static_cast<double>(config.d_mlp);
+  double each = 8 * (k_in + k_out);
+  if (options.second_order) each += 4 * k_out * k_in;
+  if (options.all_inputs) {
+    *guessed = *guessed || options.min_abs > 0;
+    const double most = options.top > 0       ? options.top
+                        : options.min_abs > 0 ? static_cast<double>(kManyActive)
+                                              : columns;
+    each += 8 * k_out * std::min(most, columns);
+  } else if (options.block) {
+    each += 4 * k_out * k_in;
+  }
+  question.answer_bytes = rows * each;
+}
+
 absl::Status CheckOptions(const analysis::JacobianOptions& options,
                           const Question& question, const Limits& limits,
                           int64_t k_in, int64_t k_out) {
@@ -145,6 +175,8 @@ absl::StatusOr<Question> AskJacobian(const JacobianRequest& request,
   RETURN_IF_ERROR(CheckOptions(options, question, limits,
                                AtLeastActive(sources.dictionary->manifest()),
                                std::max<int64_t>(1, AtLeastActive(out))));
+  NoteCost(request, sources.dictionary->manifest(), out,
+           sources.model->config(), question);
   question.identity = JacobianAnalysis::Identity(bridge.identity, options);
   question.bind =
       [place = bridge.place, cache = sources.bridges, options,

@@ -112,6 +112,28 @@ absl::Status CheckRows(const Question& question,
       ": ask for fewer prompts, positions or source_positions"));
 }
 
+// Every output latent of every position takes a way back, which is about two
+// ways forward.
+void NoteCost(const dictionary::Manifest& in, const dictionary::Manifest& out,
+              const LayersJacobianOptions& options, Question& question) {
+  bool* const guessed = &question.answer_is_guessed;
+  const double k_in = static_cast<double>(MostActive(in, guessed));
+  const double k_out = static_cast<double>(MostActive(out, guessed));
+  size_t longest = 0, positions = 0;
+  for (const auto& sequence : question.sequences) {
+    longest = std::max(longest, sequence->tokens.size());
+    positions = std::max(positions, sequence->positions.size());
+  }
+  question.work.passes = 1 + 2 * k_out * static_cast<double>(positions);
+  const double sources =
+      options.sources == SourceRule::kSame ? 1 : static_cast<double>(longest);
+  const double columns =
+      options.all_inputs ? static_cast<double>(kManyActive) : k_in;
+  *guessed = *guessed || options.all_inputs;
+  question.answer_bytes = static_cast<double>(RowCount(question)) * sources *
+                          (8 * (k_in + k_out) + 8 * k_out * columns);
+}
+
 int64_t Slots(const dictionary::Manifest& manifest) {
   return manifest.architecture == dictionary::Architecture::kTopK ? manifest.k
                                                                   : 1;
@@ -149,6 +171,7 @@ absl::StatusOr<Question> AskLayersJacobian(const JacobianRequest& request,
   RETURN_IF_ERROR(AddSources(request, &question));
   RETURN_IF_ERROR(CheckRows(question, options, Slots(manifest),
                             Slots(pair.out->manifest()), limits));
+  NoteCost(manifest, pair.out->manifest(), options, question);
   question.max_record_bytes = limits.max_answer_bytes;
   question.identity = LayersJacobianAnalysis::Identity(
       in.digest(), question.half, pair.out->digest(), use.half, options);

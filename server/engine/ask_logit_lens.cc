@@ -41,8 +41,11 @@ absl::StatusOr<Question> AskLogitLens(const LogitLensRequest& request,
     question.labels.push_back(analysis::ResidualLabel(residual, config));
   }
   const double values = 2.0 * request.top + 3.0 * request.tokens.size();
-  RETURN_IF_ERROR(CheckAnswerBytes(
-      4.0 * RowCount(question) * query.residuals.size() * values, limits));
+  RETURN_IF_ERROR(NoteAnswerBytes(
+      4.0 * RowCount(question) * query.residuals.size() * values, limits,
+      question));
+  question.work.flops_per_row =
+      2.0 * query.residuals.size() * config.d_model * config.d_vocab;
   question.identity = analysis::LogitLensAnalysis::Identity(query);
   question.bind = [query](DictionaryPtr) {
     return std::make_shared<analysis::LogitLensAnalysis>(query);

@@ -35,6 +35,13 @@ absl::StatusOr<Question> AskMeanActivation(const MeanActivationRequest& request,
         "positions: none is selected in any prompt; accepted: at least one");
   }
   question.labels = {model::HookName(hook)};
+  question.work.passes = ShareOfPass({hook}, sources.model->config());
+  double width = sizeof(float);
+  for (int64_t size : model::HookShape(hook, sources.model->config())) {
+    width *= static_cast<double>(size);
+  }
+  question.answer_bytes =
+      width * static_cast<double>(question.sequences.size());
   question.identity = analysis::MeanActivationAnalysis::Identity(hook);
   question.bind = [hook](DictionaryPtr) {
     return std::make_shared<analysis::MeanActivationAnalysis>(hook);

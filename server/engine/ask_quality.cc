@@ -39,6 +39,10 @@ absl::StatusOr<Question> AskQuality(const QualityRequest& request,
   RETURN_IF_ERROR(AddPrompts(request.prompts, request.positions,
                              request.processing, sources, limits, question));
   RETURN_IF_ERROR(CheckScored(question, request.score_every));
+  const model::ModelConfig& config = sources.model->config();
+  question.work = {.passes = 4,  // clean, zeroed and twice rebuilt
+                   .flops_per_row = 8.0 * config.d_model * config.d_vocab};
+  question.answer_bytes = 64.0 * RowCount(question);
   question.labels = {request.score_every ? "every" : "selected"};
   const auto [hook_in, hook_out] = HooksOf(question, sources);
   question.identity =

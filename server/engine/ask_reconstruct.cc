@@ -90,7 +90,15 @@ absl::Status AddFeatures(const ReconstructRequest& request,
   question.identity = analysis::DecodeAnalysis::Identity(
       question.provenance.dictionary_digest, question.half, *features);
   question.needs_model = false;
-  AddEmptySequence(request.features->indptr.shape[0] - 1, question);
+  const int64_t rows = request.features->indptr.shape[0] - 1;
+  RETURN_IF_ERROR(NoteAnswerBytes(
+      4.0 * static_cast<double>(rows) * static_cast<double>(manifest.d_out),
+      limits, question));
+  const double entries =
+      static_cast<double>(request.features->indices.shape[0]);
+  question.work = {.flops = static_cast<double>(manifest.d_out) *
+                            (2 * entries + static_cast<double>(rows))};
+  AddEmptySequence(rows, question);
   question.bind = [features](DictionaryPtr dictionary) {
     return std::make_shared<analysis::DecodeAnalysis>(std::move(dictionary),
                                                       features);
@@ -112,9 +120,12 @@ absl::StatusOr<Question> AskReconstruct(const ReconstructRequest& request,
   }
   RETURN_IF_ERROR(AddInputsOrPrompts(request, sources, limits, question));
   // Reconstruction and target, float32.
-  RETURN_IF_ERROR(
-      CheckAnswerBytes(8.0 * RowCount(question) * manifest.d_out, limits));
+  RETURN_IF_ERROR(NoteAnswerBytes(8.0 * RowCount(question) * manifest.d_out,
+                                  limits, question));
   const auto [hook_in, hook_out] = HooksOf(question, sources);
+  question.work = {
+      .passes = ShareOfPass({hook_in, hook_out}, sources.model->config()),
+      .flops_per_row = 2.0 * manifest.d_in * manifest.d_sae};
   question.identity = analysis::ReconstructAnalysis::Identity(
       question.provenance.dictionary_digest, question.half);
   question.bind = [in = hook_in, out = hook_out](DictionaryPtr dictionary) {

@@ -247,8 +247,13 @@ absl::StatusOr<Question> AskRun(const RunRequest& request,
   RETURN_IF_ERROR(
       MakeReaders(request, sources, &dictionaries, &options, &question));
   RETURN_IF_ERROR(SetBoosts(request, config, &question, &options));
-  RETURN_IF_ERROR(
-      CheckAnswerBytes(AnswerBytes(options, config, question), limits));
+  RETURN_IF_ERROR(NoteAnswerBytes(AnswerBytes(options, config, question),
+                                  limits, question));
+  question.work = {.passes = 1.0 + options.sets.size(),
+                   .flops_per_row = options.output
+                                        ? 2.0 * (1.0 + options.sets.size()) *
+                                              config.d_model * config.d_vocab
+                                        : 0.0};
   options.max_record_bytes = limits.max_answer_bytes;
   RETURN_IF_ERROR(
       AddLists(request, options, sources, limits, answers, &question));

@@ -36,7 +36,7 @@ absl::Status CheckIndices(const std::vector<int64_t>& indices, int64_t size,
 
 absl::Status CheckSelection(const analysis::EntrySelection& selection,
                             const std::vector<int64_t>& shape,
-                            const Limits& limits) {
+                            const Limits& limits, Question& question) {
   RETURN_IF_ERROR(CheckIndices(selection.rows, shape.front(), "rows"));
   if (shape.size() == 1 && !selection.columns.empty()) {
     return absl::InvalidArgumentError(
@@ -46,7 +46,8 @@ absl::Status CheckSelection(const analysis::EntrySelection& selection,
   RETURN_IF_ERROR(CheckIndices(selection.columns, shape.back(), "columns"));
   double bytes = sizeof(float);
   for (int64_t size : selection.ShapeOf(shape)) bytes *= size;
-  return CheckAnswerBytes(bytes, limits);
+  question.work = {.flops = bytes};
+  return NoteAnswerBytes(bytes, limits, question);
 }
 
 absl::Status AskModelWeight(const WeightRequest& request,
@@ -58,7 +59,7 @@ absl::Status AskModelWeight(const WeightRequest& request,
   ASSIGN_OR_RETURN(model::NamedWeight weight,
                    model::FindNamedWeight(request.name, sources.model->config(),
                                           processing));
-  RETURN_IF_ERROR(CheckSelection(selection, weight.shape, limits));
+  RETURN_IF_ERROR(CheckSelection(selection, weight.shape, limits, question));
   question.labels = {weight.name};
   question.reads_files = true;
   question.provenance.processing = processing;
@@ -84,7 +85,7 @@ absl::Status AskDictionaryTensor(const WeightRequest& request,
   ASSIGN_OR_RETURN(const std::vector<int64_t> shape,
                    dictionary::NamedTensorShape(
                        request.name, sources.dictionary->manifest()));
-  RETURN_IF_ERROR(CheckSelection(selection, shape, limits));
+  RETURN_IF_ERROR(CheckSelection(selection, shape, limits, question));
   question.labels = {request.name};
   storage::Digest content = question.provenance.dictionary_digest;
   if (request.name == "density") {
@@ -229,7 +230,8 @@ absl::StatusOr<Question> AskLatentWeights(const LatentWeightsRequest& request,
       const double values,
       std::visit(Checking{manifest, question.half, sources.model->config()},
                  query));
-  RETURN_IF_ERROR(CheckAnswerBytes(4 * values, limits));
+  RETURN_IF_ERROR(NoteAnswerBytes(4 * values, limits, question));
+  question.work = {.flops = 2.0 * manifest.d_in * manifest.d_sae};
   const model::HookPoint hook_out = HooksOf(question, sources).second;
   question.needs_model = analysis::NeedsModel(query);
   if (question.needs_model) {

@@ -27,13 +27,12 @@ class Turns {
   // The next part: of who has had the least; of the same, the oldest.
   size_t front() const { return std::get<1>(turns_.top()); }
   // Goes on, the front part's client having been given `amount`.
-  void Pop(int64_t amount) {
+  void Pop(double amount) {
     const auto [had, part, place] = turns_.top();
     turns_.pop();
     const std::vector<size_t>& parts = parts_.at(queue_[part].client);
     if (place + 1 == parts.size()) return;
-    turns_.push(
-        {had + static_cast<double>(amount), parts[place + 1], place + 1});
+    turns_.push({had + amount, parts[place + 1], place + 1});
   }
 
  private:
@@ -69,7 +68,7 @@ size_t First(const std::vector<QueuedPart>& queue,
 }  // namespace
 
 std::vector<size_t> FormBatch(const std::vector<QueuedPart>& queue,
-                              int64_t token_budget,
+                              const BatchBudget& budget,
                               const std::function<double(uint64_t)>& given) {
   if (queue.empty()) return {};
   const size_t first = First(queue, given);
@@ -85,23 +84,25 @@ std::vector<size_t> FormBatch(const std::vector<QueuedPart>& queue,
   int64_t row_count = 1;
   int64_t longest = queue[first].tokens;
   int64_t real = queue[first].tokens;
-  // The first part's client is charged for it before others are asked.
-  for (; !turns.empty();) {
+  double seconds = queue[first].seconds;
+  while (!turns.empty()) {
     const size_t i = turns.front();
     const QueuedPart& part = queue[i];
+    const bool in_time = seconds + part.seconds <= budget.seconds;
     if (i == first) {
-      turns.Pop(part.tokens);
+      turns.Pop(part.seconds);
       continue;
     }
-    if (part.row != 0 && rows.contains(part.row)) {
+    if (part.row != 0 && rows.contains(part.row) && in_time) {
       batch.push_back(i);
-      turns.Pop(0);
+      seconds += part.seconds;
+      turns.Pop(part.seconds);
       continue;
     }
     const int64_t new_longest = std::max(longest, part.tokens);
     const int64_t padded = new_longest * (row_count + 1);
     const int64_t new_real = real + part.tokens;
-    if (padded > token_budget || 4 * new_real < 3 * padded) {
+    if (padded > budget.tokens || !in_time || 4 * new_real < 3 * padded) {
       turns.Pop(0);
       continue;
     }
@@ -110,7 +111,8 @@ std::vector<size_t> FormBatch(const std::vector<QueuedPart>& queue,
     ++row_count;
     longest = new_longest;
     real = new_real;
-    turns.Pop(part.tokens);
+    seconds += part.seconds;
+    turns.Pop(part.seconds);
   }
   std::sort(batch.begin(), batch.end());
   return batch;

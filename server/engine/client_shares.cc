@@ -35,6 +35,11 @@ void ClientShares::Give(uint64_t client, double amount) {
   shares_[client].given += amount;
 }
 
+int64_t ClientShares::waiting_clients() const {
+  return std::count_if(shares_.begin(), shares_.end(),
+                       [](const auto& item) { return item.second.queued > 0; });
+}
+
 int64_t ClientShares::queued(uint64_t client) const {
   const auto found = shares_.find(client);
   return found == shares_.end() ? 0 : found->second.queued;

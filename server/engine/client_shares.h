@@ -17,6 +17,7 @@ class ClientShares {
   void Leave(uint64_t client);                     // one part, whatever for
   void Give(uint64_t client, double amount);
 
+  int64_t waiting_clients() const;
   int64_t queued(uint64_t client) const;
   double given(uint64_t client) const;
 

@@ -1,5 +1,6 @@
 #include "server/engine/device_queue.h"
 
+#include <algorithm>
 #include <cstring>
 #include <iterator>
 #include <utility>
@@ -33,6 +34,9 @@ uint64_t RowOf(const Part& part) {
   return absl::HashOf(part.sequence->tokens) | 1;
 }
 
+// About as long as one dispatch holds a device while others wait.
+constexpr double kBatchSeconds = 0.1;
+
 absl::Status Full(absl::string_view whose, int64_t depth, int64_t accepted,
                   int64_t more) {
   absl::Status status = absl::ResourceExhaustedError(
@@ -50,6 +54,10 @@ absl::Status DeviceQueue::Push(std::vector<Part> parts) {
   const bool bulk = parts.front().bulk;
   const uint64_t client = parts.front().client;
   const int64_t more = parts.size();
+  for (Part& part : parts) {
+    part.group = GroupOf(part);
+    part.row = RowOf(part);
+  }
   absl::MutexLock lock(&mu_);
   if (closed_) return absl::UnavailableError("the server is shutting down");
   const int64_t all = parts_.size();
@@ -57,11 +65,11 @@ absl::Status DeviceQueue::Push(std::vector<Part> parts) {
   if (depth + more > options_.max_parts) {
     return Full(bulk ? " of jobs" : "", depth, options_.max_parts, more);
   }
-  const int64_t own = shares_.queued(client);
+  const int64_t own = SharesOf(bulk).queued(client);
   if (own + more > options_.max_parts_per_client) {
     return Full(" of this client", own, options_.max_parts_per_client, more);
   }
-  shares_.Enter(client, more);
+  SharesOf(bulk).Enter(client, more);
   if (bulk) bulk_parts_ += more;
   const absl::Time now = absl::Now();
   for (Part& part : parts) {
@@ -95,7 +103,7 @@ std::vector<Part> DeviceQueue::PopBatch(const Wanted& wanted) {
 }
 
 void DeviceQueue::Take(std::list<Part>::iterator part, std::list<Part>& to) {
-  shares_.Leave(part->client);
+  SharesOf(part->bulk).Leave(part->client);
   if (part->bulk) --bulk_parts_;
   to.splice(to.end(), parts_, part);
 }
@@ -115,17 +123,29 @@ std::vector<Part> DeviceQueue::TakeBatch(const Wanted& wanted) {
   for (auto part = parts_.begin(); part != parts_.end(); ++part) {
     const bool steps = part->analysis->stepwise();
     if (steps && !wanted.stepwise) continue;
-    // The worker is busy with steps that somebody waits for.
+    // The worker is busy with what somebody waits for.
     if (part->bulk && !wanted.wait) continue;
-    view.push_back({GroupOf(*part), steps ? 1 : part->size(), part->bulk,
-                    part->client, RowOf(*part)});
+    if (!steps && part->seconds > wanted.most_seconds) continue;
+    view.push_back({part->group, steps ? 1 : part->size(), part->bulk,
+                    part->client, part->row, part->seconds});
     places.push_back(part);
   }
-  const auto given = [this](uint64_t client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(
-                         mu_) { return shares_.given(client); };
+  BatchBudget budget{options_.batch_tokens, wanted.most_seconds};
+  // Others wait behind what one client has sent.
+  if (shares_.waiting_clients() > 1) {
+    budget.seconds = std::min(budget.seconds, kBatchSeconds);
+  }
+  // Where people wait for something, jobs do not count.
+  const bool bulk =
+      std::all_of(view.begin(), view.end(),
+                  [](const QueuedPart& part) { return part.bulk; });
+  ClientShares& shares = SharesOf(bulk);
+  const auto given = [&shares](uint64_t client) {
+    return shares.given(client);
+  };
   std::list<Part> taken;
-  for (size_t i : FormBatch(view, options_.batch_tokens, given)) {
-    shares_.Give(view[i].client, static_cast<double>(view[i].tokens));
+  for (size_t i : FormBatch(view, budget, given)) {
+    shares.Give(view[i].client, view[i].seconds);
     Take(places[i], taken);
   }
   return {std::make_move_iterator(taken.begin()),

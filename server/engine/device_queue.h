@@ -2,6 +2,7 @@
 #define CUPOLA_SERVER_ENGINE_DEVICE_QUEUE_H_
 
 #include <cstdint>
+#include <limits>
 #include <list>
 #include <vector>
 
@@ -35,12 +36,16 @@ class DeviceQueue {
   struct Wanted {
     bool wait = true;      // until there is something; else nothing of a job's
     bool stepwise = true;  // also parts whose work is done in steps
+    // Only parts that take at most as long, and a batch of such, but for work
+    // in steps; for who works at something long meanwhile.
+    double most_seconds = std::numeric_limits<double>::infinity();
   };
   // Takes the next batch (see FormBatch). Parts nobody waits for any more leave
   // here, with their status. Empty: the queue is closed, or has nothing that is
   // wanted. Parts of stepwise work share a batch where they are of one request,
   // whatever their lengths.
-  std::vector<Part> PopBatch(const Wanted& wanted = {true, true});
+  std::vector<Part> PopBatch(const Wanted& wanted);
+  std::vector<Part> PopBatch() { return PopBatch(Wanted()); }
 
   // Ends everything queued with `status` and lets PopBatch return empty.
   void Close(absl::Status status);
@@ -56,6 +61,9 @@ class DeviceQueue {
   std::list<Part> TakeUnwanted() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<Part> TakeBatch(const Wanted& wanted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  ClientShares& SharesOf(bool bulk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return bulk ? bulk_shares_ : shares_;
+  }
   // Moves a part out of the queue.
   void Take(std::list<Part>::iterator part, std::list<Part>& to)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -64,7 +72,8 @@ class DeviceQueue {
   mutable absl::Mutex mu_;
   std::list<Part> parts_ ABSL_GUARDED_BY(mu_);
   int64_t bulk_parts_ ABSL_GUARDED_BY(mu_) = 0;
-  ClientShares shares_ ABSL_GUARDED_BY(mu_);
+  // Of what people wait for, and of jobs.
+  ClientShares shares_ ABSL_GUARDED_BY(mu_), bulk_shares_ ABSL_GUARDED_BY(mu_);
   bool held_ ABSL_GUARDED_BY(mu_) = false;
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
 };

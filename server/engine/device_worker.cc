@@ -1,11 +1,13 @@
 #include "server/engine/device_worker.h"
 
 #include <algorithm>
+#include <limits>
 #include <list>
 #include <map>
 #include <utility>
 
 #include "ATen/ATen.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/types/span.h"
@@ -21,6 +23,15 @@ namespace {
 
 // Works in steps that take turns: each may hold memory of its own.
 constexpr size_t kMaxSteppedBatches = 4;
+
+// Assumed of work that was never measured.
+constexpr double kCpuFlops = 5e10, kGpuFlops = 5e12;
+
+// Long work lets others have a turn as often, which takes as long at most: they
+// wait no longer than for both, and it makes progress however many they are.
+constexpr absl::Duration kTurnEvery = absl::Milliseconds(50);
+constexpr double kTurnSeconds = 0.1;
+constexpr absl::Duration kLongTurn = absl::Seconds(1);
 
 // One pass for a batch: what its analyses read of it (without captures there is
 // none), and where. Parts about the same tokens share a row.
@@ -78,6 +89,7 @@ DeviceWorker::DeviceWorker(std::string device,
     : device_(std::move(device)),
       observer_(observer),
       queue_(queue),
+      speed_(device_ == "cpu" ? kCpuFlops : kGpuFlops),
       thread_([this] { Loop(); }) {}
 
 DeviceWorker::~DeviceWorker() { Stop(); }
@@ -91,20 +103,74 @@ void DeviceWorker::Stop() {
 void DeviceWorker::Loop() {
   c10::InferenceMode inference;
   const c10::DeviceGuard guard{c10::Device(device_)};
-  std::list<SteppedBatch> stepped;
   while (true) {
-    std::vector<Part> batch =
-        queue_.PopBatch({.wait = stepped.empty(),
-                         .stepwise = stepped.size() < kMaxSteppedBatches});
-    if (batch.empty() && stepped.empty()) return;
-    if (!batch.empty() && batch.front().analysis->stepwise()) {
-      stepped.emplace_back(
-          std::move(batch), [this] { return Stopping(); }, device_, observer_);
-    } else if (!batch.empty()) {
-      RunBatch(batch);
-    }
-    stepped.remove_if([](SteppedBatch& one) { return one.Step(); });
+    std::vector<Part> batch = queue_.PopBatch(
+        {.wait = stepped_.empty(), .stepwise = MayBeginSteps()});
+    if (batch.empty() && stepped_.empty()) return;
+    last_turn_ = work_began_ = absl::Now();
+    works_for_a_job_ = !batch.empty() && batch.front().bulk;
+    Begin(std::move(batch));
+    StepAll();
   }
+}
+
+bool DeviceWorker::MayBeginSteps() const {
+  return !stepping_ && stepped_.size() < kMaxSteppedBatches;
+}
+
+void DeviceWorker::Begin(std::vector<Part> batch) {
+  if (batch.empty()) return;
+  if (!batch.front().analysis->stepwise()) return RunBatch(batch);
+  stepped_.emplace_back(
+      std::move(batch), [this] { return Poll(); }, [this] { return Others(); },
+      device_, observer_);
+}
+
+void DeviceWorker::StepAll() {
+  stepping_ = true;
+  const absl::Cleanup done = [this] { stepping_ = false; };
+  stepped_.remove_if([this](SteppedBatch& one) {
+    const bool last = one.Step();
+    if (last && one.succeeded()) Learn(one.parts(), one.seconds());
+    return last;
+  });
+}
+
+void DeviceWorker::Learn(const std::vector<Part>& batch, double seconds) {
+  double flops = 0;
+  for (const Part& part : batch) {
+    if (part.operation != batch.front().operation) return;
+    flops += part.flops;
+  }
+  speed_.Learn(batch.front().operation, flops, seconds);
+}
+
+void DeviceWorker::TakeTurn() {
+  const absl::Time start = absl::Now();
+  if (turn_depth_ == kMaxTurnDepth || start - last_turn_ < kTurnEvery) return;
+  // What is long waits for other long work, but not for a job, and not for
+  // ever; then it gives turns itself.
+  const bool long_ones =
+      turn_depth_ == 0 && (works_for_a_job_ || start - work_began_ > kLongTurn);
+  ++turn_depth_;
+  const absl::Cleanup done = [this, start] {
+    --turn_depth_;
+    last_turn_ = absl::Now();
+    others_[turn_depth_] += last_turn_ - start;
+  };
+  if (!stepping_) StepAll();
+  Begin(queue_.PopBatch(
+      {.wait = false,
+       .stepwise = MayBeginSteps(),
+       .most_seconds = long_ones ? std::numeric_limits<double>::infinity()
+                                 : kTurnSeconds}));
+  if (long_ones) work_began_ = absl::Now();
+}
+
+absl::Status DeviceWorker::Poll() {
+  RETURN_IF_ERROR(Stopping());
+  TakeTurn();
+  return Stopping();
 }
 
 absl::Status DeviceWorker::Stopping() const {
@@ -114,17 +180,31 @@ absl::Status DeviceWorker::Stopping() const {
 
 void DeviceWorker::RunBatch(std::vector<Part>& batch) {
   const absl::Time start = absl::Now();
+  const absl::Duration others_before = Others();
+  // What of the time since `start` was spent on this batch.
+  const auto own_seconds = [&] {
+    return absl::ToDoubleSeconds(absl::Now() - start -
+                                 (Others() - others_before));
+  };
+  size_t landed = 0;
+  const absl::Cleanup land_the_rest = [&] {
+    for (; landed < batch.size(); ++landed) {
+      batch[landed].flight->Land(
+          absl::InternalError("the batch ended before its time"));
+    }
+  };
   std::vector<Part*> parts;
   for (Part& part : batch) parts.push_back(&part);
   auto records = Compute(parts);
+  if (records.ok()) Learn(batch, own_seconds());
   // A batch fails as a whole; its parts may come from several clients. Each
   // gets its own try, so that one part's failure is not another's.
   const bool alone = parts.size() == 1 || stopping_;
-  for (size_t i = 0; i < batch.size(); ++i) {
-    Part& part = batch[i];
+  while (landed < batch.size()) {
+    Part& part = batch[landed];
     absl::StatusOr<storage::Record> record;
     if (records.ok()) {
-      record = std::move((*records)[i]);
+      record = std::move((*records)[landed]);
     } else if (alone) {
       record = records.status();
     } else {
@@ -136,7 +216,8 @@ void DeviceWorker::RunBatch(std::vector<Part>& batch) {
       }
     }
     const PartTiming timing{absl::ToDoubleSeconds(start - part.enqueued),
-                            absl::ToDoubleSeconds(absl::Now() - start)};
+                            own_seconds()};
+    ++landed;
     if (record.ok()) {
       part.flight->Land(Landed{
           std::make_shared<const storage::Record>(*std::move(record)), timing});
@@ -144,14 +225,13 @@ void DeviceWorker::RunBatch(std::vector<Part>& batch) {
       part.flight->Land(record.status());
     }
   }
-  observer_->OnBatch(device_, TokensOf(batch), batch.size(),
-                     absl::ToDoubleSeconds(absl::Now() - start));
+  observer_->OnBatch(device_, TokensOf(batch), batch.size(), own_seconds());
 }
 
 absl::StatusOr<std::vector<storage::Record>> DeviceWorker::Compute(
     const std::vector<Part*>& batch) {
   const auto poll = [&]() -> absl::Status {
-    RETURN_IF_ERROR(Stopping());
+    RETURN_IF_ERROR(Poll());
     absl::Status unwanted;
     for (const Part* part : batch) {
       unwanted = part->flight->StillWanted();

@@ -120,19 +120,20 @@ void Engine::GetJacobian(JacobianRequest request, RequestContext context,
 void Engine::MeanActivation(MeanActivationRequest request,
                             RequestContext context,
                             Done<MeanActivationAnswer> done) {
-  const auto store =
-      [impl = impl_.get(), name = request.name,
-       done = std::move(done)](absl::StatusOr<MeanActivationAnswer> answer) {
-        if (answer.ok() && !name.empty()) {
-          MeanKey key = answer->info.key;
-          key.name = name;
-          absl::StatusOr<MeanInfo> stored =
-              impl->means_->Put(key, answer->mean, answer->info.count);
-          if (!stored.ok()) return done(stored.status());
-          answer->info = *std::move(stored);
-        }
-        done(std::move(answer));
-      };
+  const auto store = [impl = impl_.get(), name = request.name,
+                      done = std::move(done)](
+                         absl::StatusOr<MeanActivationAnswer> answer) {
+    const bool made = answer.ok() && !answer->provenance.estimate.has_value();
+    if (made && !name.empty()) {
+      MeanKey key = answer->info.key;
+      key.name = name;
+      absl::StatusOr<MeanInfo> stored =
+          impl->means_->Put(key, answer->mean, answer->info.count);
+      if (!stored.ok()) return done(stored.status());
+      answer->info = *std::move(stored);
+    }
+    done(std::move(answer));
+  };
   impl_->Analyse(std::move(request), context, store, AskMeanActivation,
                  AnswerMeanActivation);
 }
@@ -227,6 +228,11 @@ std::string Engine::CacheMovedAsideTo() const {
 void Engine::ClearCache() {
   if (impl_->cache_ != nullptr) impl_->cache_->Clear();
 }
+
+int64_t Engine::BytesInFlight() const {
+  return impl_->runner_->BytesInFlight();
+}
+int64_t Engine::BudgetBytes() const { return impl_->runner_->BudgetBytes(); }
 
 void Engine::HoldForTesting(bool held) {
   for (auto& [device, worker] : impl_->workers_) {

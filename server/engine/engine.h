@@ -34,6 +34,9 @@ struct EngineOptions {
   int64_t max_queued_prompts_per_client = 1 << 15;
   int64_t max_tokens_per_request = 1 << 18;
   int64_t max_answer_bytes = 2LL << 30;
+  // What requests in flight on a device may take together, by their own
+  // estimates; one that alone may take more is refused.
+  int64_t request_bytes = 8LL << 30;
   int64_t batch_tokens = 4096;  // a device batch's budget
   // Constants kept between questions about two dictionaries around an MLP.
   int64_t product_bytes = 2LL << 30;
@@ -123,11 +126,14 @@ class Engine {
   void ClearCache();
 
   QueueDepths QueueDepth() const;  // of all devices
+  // What requests in flight may take, by their estimates, and their budget.
+  int64_t BytesInFlight() const;
+  int64_t BudgetBytes() const;
   std::vector<std::string> Devices() const;
   const EngineOptions& options() const;
 
-  // For tests: while held, what is queued waits, so that what a batch holds does
-  // not depend on timing.
+  // For tests: while held, what is queued waits, so that what a batch holds
+  // does not depend on timing.
   void HoldForTesting(bool held);
 
   // Refuses new requests with UNAVAILABLE, waits for those in flight until

@@ -72,8 +72,13 @@ absl::Status Engine::Impl::Start() {
   }
   workers_[kFilesWorker] =
       std::make_unique<DeviceWorker>("cpu", queue, observer_);
-  runner_ = std::make_unique<RequestRunner>(catalog_.get(), cache_.get(),
-                                            &workers_, front_.get(), observer_);
+  const Admission::Options admission = {
+      .budget_bytes = options_.request_bytes,
+      .max_parts = options_.max_queued_prompts,
+      .max_parts_per_client = options_.max_queued_prompts_per_client};
+  runner_ =
+      std::make_unique<RequestRunner>(catalog_.get(), cache_.get(), &workers_,
+                                      admission, front_.get(), observer_);
   LoadEverything();
   StartJobs();
   return absl::OkStatus();
@@ -163,6 +168,34 @@ void Engine::Impl::OpenOthers(std::vector<std::string> names,
       });
 }
 
+void Engine::Impl::EstimateTable(AblationTableRequest request,
+                                 const RequestContext& context,
+                                 Done<AblationTableAnswer> done) {
+  Admit<AblationTableAnswer>(
+      context, std::move(done), [=, this](Done<AblationTableAnswer> done) {
+        if (absl::Status status = CheckAblationTable(request); !status.ok()) {
+          return done(status);
+        }
+        const auto fired = [=, this](absl::StatusOr<FeaturesAnswer> features) {
+          if (!features.ok()) return done(features.status());
+          const auto ablated = [=](absl::StatusOr<AblateAnswer> ablations) {
+            if (!ablations.ok()) return done(ablations.status());
+            AblationTableAnswer answer;
+            answer.provenance = features->provenance;
+            const Estimate& each = *ablations->provenance.estimate;
+            // Subtracted, and rebuilt without the latent.
+            answer.provenance.estimate =
+                *features->provenance.estimate + each + each;
+            done(std::move(answer));
+          };
+          AnalyseAdmitted(AblateAllOf(request), context, ablated, AskAblate,
+                          AnswerAblate);
+        };
+        AnalyseAdmitted(FeaturesFor(request), context, fired, AskFeatures,
+                        AnswerFeatures);
+      });
+}
+
 // Features of all prompts, then the ablations they call for in both modes.
 void Engine::Impl::TabulateAblations(AblationTableRequest request,
                                      const RequestContext& context,
@@ -171,6 +204,9 @@ void Engine::Impl::TabulateAblations(AblationTableRequest request,
     AnalyseAdmitted(std::move(ablate), context, std::move(then), AskAblate,
                     AnswerAblate);
   };
+  if (context.dry_run) {
+    return EstimateTable(std::move(request), context, std::move(done));
+  }
   // Admitted once: a server that drains finishes a table it has begun.
   const auto admitted = [=, this](Done<AblationTableAnswer> done) {
     if (absl::Status status = CheckAblationTable(request); !status.ok()) {
@@ -199,6 +235,23 @@ void Engine::Impl::TabulateAblations(AblationTableRequest request,
   Admit<AblationTableAnswer>(context, std::move(done), admitted);
 }
 
+void Engine::Impl::AddToEstimate(const Estimate& before,
+                                 AttributeRequest request,
+                                 const RequestContext& context,
+                                 Done<AttributeAnswer> done) {
+  request.reference.reset();
+  AnalyseAdmitted(
+      std::move(request), context,
+      [=](absl::StatusOr<AttributeAnswer> answer) {
+        if (answer.ok()) {
+          Estimate& estimate = *answer->provenance.estimate;
+          estimate = estimate + before;
+        }
+        done(std::move(answer));
+      },
+      AskAttribute, AnswerAttribute);
+}
+
 void Engine::Impl::Attribute(AttributeRequest request,
                              const RequestContext& context,
                              Done<AttributeAnswer> done) {
@@ -211,6 +264,10 @@ void Engine::Impl::Attribute(AttributeRequest request,
         const auto averaged =
             [=, this](absl::StatusOr<AttributeAnswer> reference) {
               if (!reference.ok()) return done(reference.status());
+              if (context.dry_run) {
+                return AddToEstimate(*reference->provenance.estimate, request,
+                                     context, done);
+              }
               AnalyseAdmitted(WithReference(request, *std::move(reference)),
                               context, done, AskAttribute, AnswerAttribute);
             };

@@ -73,6 +73,13 @@ class Engine::Impl {
   void TabulateAblations(AblationTableRequest request,
                          const RequestContext& context,
                          Done<AblationTableAnswer> done);
+  // What the table would take, as far as can be told before it is known which
+  // latents fire: with kManyActive of them.
+  void EstimateTable(AblationTableRequest request,
+                     const RequestContext& context,
+                     Done<AblationTableAnswer> done);
+  void AddToEstimate(const Estimate& before, AttributeRequest request,
+                     const RequestContext& context, Done<AttributeAnswer> done);
   // Asks for the mean over reference prompts first where the request has some.
   void Attribute(AttributeRequest request, const RequestContext& context,
                  Done<AttributeAnswer> done);
@@ -175,6 +182,11 @@ void Engine::Impl::AnalyseAdmitted(
       auto question = std::make_shared<const Question>(*std::move(made));
       runner_->Run(question, context, [=](absl::StatusOr<Answered> answered) {
         if (!answered.ok()) return done(answered.status());
+        if (answered->estimate.has_value()) {
+          Answer empty;
+          empty.provenance = ProvenanceOf(*question, *answered);
+          return done(std::move(empty));
+        }
         done(model::CatchTorch("assembling an answer",
                                [&]() -> absl::StatusOr<Answer> {
                                  return answer(*question, *std::move(answered));

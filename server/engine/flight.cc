@@ -18,43 +18,65 @@ absl::Status Flight::StillWanted() const {
   return unwanted;
 }
 
-std::vector<Flight::Passenger> Flight::TakePassengers() {
-  // Whoever asks from here on finds the record, or starts another flight.
-  if (table_ != nullptr) table_->Remove(*this);
-  absl::MutexLock lock(&mu_);
-  ended_ = true;
-  return std::exchange(passengers_, {});
-}
-
-void Flight::Land(absl::StatusOr<Landed> landed) {
-  if (landed.ok() && table_ != nullptr && table_->keep_ != nullptr) {
-    table_->keep_(*key_, landed->record);
-  }
-  // A flight that nobody wants ends early: each hears his own reason, and who
-  // came in the last moment tries for himself.
+void Flight::Land(absl::StatusOr<Landed> landed, bool keep) {
   const bool unwanted = absl::IsCancelled(landed.status()) ||
                         absl::IsDeadlineExceeded(landed.status());
-  std::vector<Passenger> passengers = TakePassengers();
-  for (size_t i = 0; i < passengers.size(); ++i) {
-    Passenger& passenger = passengers[i];
-    absl::Status own;
-    if (unwanted) own = engine::StillWanted(passenger.context);
-    if (!own.ok()) {
-      passenger.done(own);
-    } else if (unwanted && i > 0) {
-      passenger.again(std::move(passenger.done));
-    } else {
-      passenger.done(landed);
+  if (unwanted) {
+    // Where the first passenger still waits, it is what he is to be told.
+    bool first_waits;
+    {
+      absl::MutexLock lock(&mu_);
+      first_waits = engine::StillWanted(passengers_.front().context).ok();
     }
+    return first_waits ? Abandon(landed.status()) : HandOver();
   }
+  if (landed.ok() && keep && table_ != nullptr && table_->keep_ != nullptr) {
+    table_->keep_(*key_, landed->record);
+  }
+  for (Passenger& passenger : End()) passenger.done(landed);
 }
 
 void Flight::Abandon(const absl::Status& status) {
-  std::vector<Passenger> passengers = TakePassengers();
-  passengers.front().done(status);
-  for (size_t i = 1; i < passengers.size(); ++i) {
-    passengers[i].again(std::move(passengers[i].done));
+  Passenger first;
+  {
+    absl::MutexLock lock(&mu_);
+    first = std::move(passengers_.front());
+    passengers_.pop_front();
   }
+  first.done(status);
+  HandOver();
+}
+
+void Flight::HandOver() {
+  std::function<void(std::shared_ptr<Flight>)> lead;
+  Passengers told;
+  {
+    // Nobody boards meanwhile, so an empty flight leaves the table for good.
+    absl::MutexLockMaybe table(table_ == nullptr ? nullptr : &table_->mu_);
+    absl::MutexLock lock(&mu_);
+    while (!passengers_.empty() &&
+           !engine::StillWanted(passengers_.front().context).ok()) {
+      told.push_back(std::move(passengers_.front()));
+      passengers_.pop_front();
+    }
+    if (!passengers_.empty()) {
+      lead = passengers_.front().lead;
+    } else if (table_ != nullptr) {
+      table_->Remove(*this);
+    }
+  }
+  for (Passenger& passenger : told) {
+    passenger.done(engine::StillWanted(passenger.context));
+  }
+  if (lead) lead(shared_from_this());
+}
+
+Flight::Passengers Flight::End() {
+  absl::MutexLockMaybe table(table_ == nullptr ? nullptr : &table_->mu_);
+  // Whoever asks from here on finds the record, or starts another flight.
+  if (table_ != nullptr) table_->Remove(*this);
+  absl::MutexLock lock(&mu_);
+  return std::exchange(passengers_, {});
 }
 
 std::shared_ptr<Flight> Flights::Board(const storage::CacheKey& key,
@@ -63,17 +85,14 @@ std::shared_ptr<Flight> Flights::Board(const storage::CacheKey& key,
   std::shared_ptr<Flight>& flight = flights_[key.digest];
   if (flight != nullptr) {
     absl::MutexLock inside(&flight->mu_);
-    if (!flight->ended_) {
-      // Alone, the first is told when the flight ends for want of passengers.
-      std::vector<Flight::Passenger>& all = flight->passengers_;
-      if (all.size() == 1) {
-        all[0].done = waiting_.Add(all[0].context, std::move(all[0].done));
-      }
-      passenger.done =
-          waiting_.Add(passenger.context, std::move(passenger.done));
-      all.push_back(std::move(passenger));
-      return nullptr;
+    // Alone, the first is told when the flight ends for want of passengers.
+    Flight::Passengers& all = flight->passengers_;
+    all.push_back(std::move(passenger));
+    for (Flight::Passenger* one : {&all.front(), &all.back()}) {
+      if (std::exchange(one->watched, true)) continue;
+      one->done = waiting_.Add(one->context, std::move(one->done));
     }
+    return nullptr;
   }
   flight = std::make_shared<Flight>(std::move(passenger));
   flight->table_ = this;
@@ -91,13 +110,8 @@ std::shared_ptr<Flight> Flights::Charter(const storage::CacheKey& key,
 }
 
 void Flights::Remove(const Flight& flight) {
-  absl::MutexLock lock(&mu_);
-  ++ended_;
-  if (!flight.listed_) return;
-  const auto found = flights_.find(flight.key_->digest);
-  if (found != flights_.end() && found->second.get() == &flight) {
-    flights_.erase(found);
-  }
+  ++ended_[flight.key_->digest[0]];
+  if (flight.listed_) flights_.erase(flight.key_->digest);
 }
 
 int64_t Flights::in_flight() const {

@@ -1,11 +1,12 @@
 #ifndef CUPOLA_SERVER_ENGINE_FLIGHT_H_
 #define CUPOLA_SERVER_ENGINE_FLIGHT_H_
 
+#include <array>
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -34,7 +35,7 @@ class Flights;
 // the same while it is computed share one flight. Each passenger keeps a
 // deadline and a cancellation of its own: who gives up is told, the flight goes
 // on while anybody is left. Thread-safe.
-class Flight {
+class Flight : public std::enable_shared_from_this<Flight> {
  public:
   using Done = std::function<void(absl::StatusOr<Landed>)>;
 
@@ -43,9 +44,10 @@ class Flight {
     // Called once: by whoever lands the flight or, where there are several
     // passengers, when this one's own time is up.
     Done done;
-    // What a passenger who is not the first does when the flight never took
-    // off, with what is `done` by now: look for another one.
-    std::function<void(Done)> again;
+    // Called instead of the first passenger's way of getting the flight off,
+    // when that one has given up on the ground: this one is the first now.
+    std::function<void(std::shared_ptr<Flight>)> lead;
+    bool watched = false;  // `done` is a wait list's; for Flights alone
   };
 
   // A flight that nobody else can board.
@@ -54,15 +56,22 @@ class Flight {
   // OK while somebody waits, else why the last passenger does not.
   absl::Status StillWanted() const;
 
-  // Tells all passengers; exactly one of these two is called, once.
-  void Land(absl::StatusOr<Landed> landed);
+  // Tells all passengers; the end, unless a flight that nobody wanted any more
+  // has been boarded in the last moment: that one leads it. `keep`: store what
+  // has landed.
+  void Land(absl::StatusOr<Landed> landed, bool keep = true);
   // Nothing was tried yet, for reasons of the first passenger's own (`status`):
-  // the others try for themselves.
+  // the next one who still waits leads the flight.
   void Abandon(const absl::Status& status);
 
  private:
   friend class Flights;
-  std::vector<Passenger> TakePassengers();
+  using Passengers = std::deque<Passenger>;
+  // Hands the flight to the first passenger who still wants it; the others
+  // before him are told why they do not. Without any, the flight ends.
+  void HandOver();
+  // Takes the flight out of its table.
+  Passengers End();
 
   // Set before anybody else sees this, where the flight is one of a table's.
   Flights* table_ = nullptr;
@@ -70,8 +79,7 @@ class Flight {
   bool listed_ = false;
 
   mutable absl::Mutex mu_;
-  bool ended_ ABSL_GUARDED_BY(mu_) = false;
-  std::vector<Passenger> passengers_ ABSL_GUARDED_BY(mu_);
+  Passengers passengers_ ABSL_GUARDED_BY(mu_);
 };
 
 // All flights there are, by what they bring. Any thread may call.
@@ -91,17 +99,19 @@ class Flights {
   std::shared_ptr<Flight> Charter(const storage::CacheKey& key,
                                   Flight::Passenger passenger);
 
-  // How many flights have ended: who has looked for a record in vain looks
-  // again when the number has changed meanwhile.
-  uint64_t ended() const { return ended_; }
+  // How many flights to here, or to few other places, have ended: who has
+  // looked for a record in vain looks again when that has changed meanwhile.
+  uint64_t Ended(const storage::CacheKey& key) const {
+    return ended_[key.digest[0]];
+  }
   int64_t in_flight() const;
 
  private:
   friend class Flight;
-  void Remove(const Flight& flight);
+  void Remove(const Flight& flight) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Keep keep_;
-  std::atomic<uint64_t> ended_{0};
+  std::array<std::atomic<uint64_t>, 256> ended_{};
   mutable absl::Mutex mu_;  // before any Flight::mu_
   absl::flat_hash_map<storage::Digest, std::shared_ptr<Flight>> flights_
       ABSL_GUARDED_BY(mu_);

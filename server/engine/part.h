@@ -26,6 +26,9 @@ struct Part {
   std::shared_ptr<Flight> flight;
   // Of the request that the part is of (see RequestContext).
   uint64_t client = 0;
+  analysis::Operation operation = analysis::Operation::kFeatures;
+  double flops = 0, seconds = 0;  // what it is estimated to take
+  uint64_t group = 0, row = 0;    // the queue's: see QueuedPart
   bool bulk = false;
   // Hears of the answer while it is made; null: nobody. Lives as long as
   // `flight` has passengers.

@@ -1,5 +1,6 @@
 #include "server/engine/question.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -32,6 +33,7 @@ absl::StatusOr<Question> BeginQuestion(const Sources& sources,
   question.provenance.model = sources.model_name;
   question.provenance.model_digest = sources.model->digest();
   question.provenance.dtype = sources.dtype;
+  question.pass_flops = PassFlops(sources.model->config());
   if (sources.dictionary != nullptr) {
     ASSIGN_OR_RETURN(
         const DictionaryUse use,
@@ -137,6 +139,40 @@ absl::Status CheckAnswerBytes(double bytes, const Limits& limits) {
                    ": ask for fewer prompts, positions or hooks"));
 }
 
+absl::Status NoteAnswerBytes(double bytes, const Limits& limits,
+                             Question& question) {
+  question.answer_bytes = bytes;
+  return CheckAnswerBytes(bytes, limits);
+}
+
+int64_t MostActive(const dictionary::Manifest& manifest, bool* guessed) {
+  const bool bounded = manifest.architecture == dictionary::Architecture::kTopK;
+  *guessed = *guessed || !bounded;
+  return std::min(manifest.d_sae, bounded ? manifest.k : kManyActive);
+}
+
+double ShareOfPass(const std::vector<model::HookPoint>& hooks,
+                   const model::ModelConfig& config) {
+  double share = 0;
+  for (const model::HookPoint& hook : hooks) {
+    const bool behind =
+        model::ForwardOrder(hook) >
+        model::ForwardOrder({model::HookKind::kResidPost, config.n_layers - 1});
+    const double layers = hook.layer >= 0 ? hook.layer + 1.0
+                          : behind        ? config.n_layers
+                                          : 0.0;
+    share = std::max(share, layers / config.n_layers);
+  }
+  return share;
+}
+
+double FlopsOf(const Question& question, const analysis::Sequence& sequence) {
+  const double tokens = static_cast<double>(sequence.tokens.size());
+  const double rows = static_cast<double>(analysis::RowCount(sequence));
+  return question.pass_flops * question.work.passes * tokens +
+         question.work.flops_per_row * rows + question.work.flops;
+}
+
 std::pair<model::HookPoint, model::HookPoint> HooksOf(const Question& question,
                                                       const Sources& sources) {
   return HooksOf(sources.dictionary->manifest(), question.half);
@@ -220,6 +256,7 @@ Provenance ProvenanceOf(const Question& question, const Answered& answered) {
   Provenance provenance = question.provenance;
   provenance.from_cache = answered.from_cache;
   provenance.seconds = answered.seconds;
+  provenance.estimate = answered.estimate;
   return provenance;
 }
 

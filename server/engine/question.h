@@ -14,6 +14,7 @@
 #include "server/analysis/boosts.h"
 #include "server/analysis/bridge_cache.h"
 #include "server/engine/catalog.h"
+#include "server/engine/cost.h"
 #include "server/engine/requests.h"
 #include "storage/result_cache.h"
 
@@ -71,6 +72,13 @@ struct Question {
   // computed; may be null.
   std::function<void(size_t sequence, const storage::Record&)> found;
   ModelSourcePtr source;  // the model's, for its tokenizer
+  // What it takes, beside the forward pass of one token, PassFlops.
+  Work work{.passes = 1};
+  double pass_flops = 0;
+  // What the records hold together at most, where that is known; where it hangs
+  // on how many latents are active, with kManyActive of them.
+  double answer_bytes = 0;
+  bool answer_is_guessed = false;  // so it does
   // What the records may hold together: how many latents are active, say, is
   // only known when they are there. RESOURCE_EXHAUSTED beyond; 0: anything.
   int64_t max_record_bytes = 0;
@@ -78,12 +86,27 @@ struct Question {
   Provenance provenance;
 };
 
+// More latents than are active on a token of a useful dictionary: what counts
+// as the most where the architecture does not say.
+inline constexpr int64_t kManyActive = 256;
+// `guessed` is set where it does not.
+int64_t MostActive(const dictionary::Manifest& manifest, bool* guessed);
+
+// How much of a whole pass it is to the last of these hook points.
+double ShareOfPass(const std::vector<model::HookPoint>& hooks,
+                   const model::ModelConfig& config);
+
+// Of one of the question's sequences, whatever the cache has of it.
+double FlopsOf(const Question& question, const analysis::Sequence& sequence);
+
 // One record per sequence.
 using Records = std::vector<std::shared_ptr<const storage::Record>>;
 struct Answered {
   Records records;
   bool from_cache = false;  // every record was a hit
   StageSeconds seconds;
+  // Of a dry run, which has no records.
+  std::optional<Estimate> estimate;
 };
 
 struct Limits {
@@ -155,6 +178,9 @@ absl::Status AddInputsOrPrompts(const Request& request, const Sources& sources,
 void AddEmptySequence(int64_t rows, Question& question);
 
 absl::Status CheckAnswerBytes(double bytes, const Limits& limits);
+// The same, and notes it as the question's answer_bytes.
+absl::Status NoteAnswerBytes(double bytes, const Limits& limits,
+                             Question& question);
 
 // Where the dictionary (or the half that is asked) reads and writes. A pair's
 // output half does both at the output hook.

@@ -20,6 +20,7 @@ struct RequestRunner::InFlight {
   RequestContext context;
   std::function<void(absl::StatusOr<Answered>)> done;
   std::vector<storage::CacheKey> keys;  // per sequence
+  std::shared_ptr<Admission::Ticket> ticket;
 
   // Ends a request whose records have become too many: what it has is dropped,
   // what waits leaves the queue.
@@ -37,7 +38,13 @@ struct RequestRunner::InFlight {
   int64_t bytes ABSL_GUARDED_BY(mu) = 0;  // of the computed records
   Answered answer ABSL_GUARDED_BY(mu);
   size_t left ABSL_GUARDED_BY(mu) = 0;
-  uint64_t flights_ended = 0;  // when the cache was looked into
+  // Of each sequence's key, when the cache was looked into.
+  std::vector<uint64_t> flights_ended;
+
+  absl::Status Status() {
+    absl::MutexLock lock(&mu);
+    return status;
+  }
   absl::Status status ABSL_GUARDED_BY(mu);
 };
 
@@ -50,7 +57,7 @@ struct RequestRunner::Led {
 RequestRunner::RequestRunner(
     Catalog* catalog, storage::ResultCache* cache,
     std::map<std::string, std::unique_ptr<DeviceWorker>>* workers,
-    Executor* front, Observer* observer)
+    const Admission::Options& admission, Executor* front, Observer* observer)
     : catalog_(catalog),
       cache_(cache),
       workers_(workers),
@@ -62,7 +69,66 @@ RequestRunner::RequestRunner(
       }) {
   for (const auto& [device, worker] : *workers) {
     numerics_[device] = NumericsFingerprint(device);
+    admission_.try_emplace(device, admission);
   }
+}
+
+const std::string& RequestRunner::WorkerOf(const Question& question) const {
+  static const std::string files = kFilesWorker;
+  return question.reads_files ? files : catalog_->DeviceOf(question.model);
+}
+
+Estimate RequestRunner::EstimateOf(const Question& question,
+                                   const std::vector<size_t>& missing,
+                                   const RequestContext& context) const {
+  const std::string& worker = WorkerOf(question);
+  const DeviceSpeed& speed = workers_->at(worker)->speed();
+  double flops = 0, inputs = 0;
+  for (size_t i : missing) {
+    const analysis::Sequence& sequence = *question.sequences[i];
+    flops += FlopsOf(question, sequence);
+    inputs += static_cast<double>(sequence.inputs.bytes.size() +
+                                  4 * sequence.tokens.size());
+  }
+  double answer = question.answer_bytes;
+  if (question.max_record_bytes > 0) {
+    answer = std::min(answer, static_cast<double>(question.max_record_bytes));
+  }
+  Estimate estimate;
+  estimate.rows = RowCount(question);
+  estimate.columns = question.d_sae;
+  estimate.parts = static_cast<int64_t>(question.sequences.size());
+  estimate.cached = estimate.parts - static_cast<int64_t>(missing.size());
+  const Admission& admission = admission_.at(worker);
+  // The records, and the answer that is made of them.
+  estimate.bytes = 2 * answer + inputs;
+  // A guess that does not fit is no reason to refuse: what the records may
+  // really hold is watched.
+  if (question.answer_is_guessed) {
+    estimate.bytes =
+        std::min(estimate.bytes, static_cast<double>(admission.budget_bytes()));
+  }
+  estimate.seconds =
+      missing.empty() ? 0 : speed.Seconds(question.operation, flops);
+  estimate.measured = speed.Measured(question.operation, flops);
+  estimate.wait = admission.Wait(context.client, estimate.seconds);
+  return estimate;
+}
+
+int64_t RequestRunner::BytesInFlight() const {
+  int64_t bytes = 0;
+  for (const auto& [worker, admission] : admission_) {
+    bytes += admission.bytes_in_flight();
+  }
+  return bytes;
+}
+
+int64_t RequestRunner::BudgetBytes() const {
+  int64_t bytes = 0;
+  for (const auto& [worker, admission] : admission_) {
+    if (worker != kFilesWorker) bytes += admission.budget_bytes();
+  }
+  return bytes;
 }
 
 storage::CacheKey RequestRunner::KeyOf(
@@ -103,10 +169,10 @@ void RequestRunner::Run(std::shared_ptr<const Question> question,
   answer.records.resize(count);
   std::vector<size_t> missing;
   int64_t bytes = 0;
-  const uint64_t ended = flights_.ended();
   for (size_t i = 0; i < count; ++i) {
     request->keys.push_back(
         KeyOf(*request->question, *request->question->sequences[i]));
+    request->flights_ended.push_back(flights_.Ended(request->keys[i]));
     if (cache_ != nullptr && !context.bulk) {
       answer.records[i] = cache_->Get(request->keys[i]);
     }
@@ -115,6 +181,12 @@ void RequestRunner::Run(std::shared_ptr<const Question> question,
     } else {
       bytes += storage::MemoryBytes(*answer.records[i]);
     }
+  }
+  if (context.dry_run) {
+    answer.estimate = EstimateOf(*request->question, missing, context);
+    answer.records.clear();
+    answer.from_cache = missing.empty();
+    return request->done(std::move(answer));
   }
   if (request->question->found) {
     for (size_t i = 0; i < count; ++i) {
@@ -132,36 +204,50 @@ void RequestRunner::Run(std::shared_ptr<const Question> question,
     status = request->status;
   }
   if (!status.ok()) return request->done(status);
-  if (missing.empty()) return request->done(std::move(answer));
+  // Before a cached answer is assembled, too: it takes as much.
+  Estimate estimate = EstimateOf(*request->question, missing, context);
+  estimate.bytes += 2.0 * static_cast<double>(bytes);
+  auto ticket = admission_.at(WorkerOf(*request->question))
+                    .Admit(estimate, context, absl::Now());
+  if (!ticket.ok()) return request->done(ticket.status());
+  request->ticket = *std::move(ticket);
+  // Until the answer has been sent, where there is somebody to send it to.
+  if (context.held != nullptr) context.held->Add(request->ticket);
+  if (missing.empty()) {
+    request->ticket->ComputingIsDone();
+    return request->done(std::move(answer));
+  }
   {
     absl::MutexLock lock(&request->mu);
     request->answer = std::move(answer);
     request->left = missing.size();
-    request->flights_ended = ended;
   }
   const auto led = std::make_shared<Led>();
   led->request = request;
   for (size_t i : missing) {
-    const auto tell = [=, this](absl::StatusOr<Landed> landed) {
-      Report(request, i, std::move(landed));
-    };
-    Board(request, i, tell, *led);
+    Board(request, i, *led);
   }
   if (!led->sequences.empty()) AcquireWeights(led);
 }
 
 void RequestRunner::Board(const std::shared_ptr<InFlight>& request,
-                          size_t sequence, Flight::Done tell, Led& led) {
-  // The flight it was on never took off: another one, from another thread.
-  const auto again = [=, this](Flight::Done told) {
+                          size_t sequence, Led& led) {
+  Flight::Passenger passenger;
+  passenger.context = request->context;
+  passenger.done = [=, this](absl::StatusOr<Landed> landed) {
+    Report(request, sequence, std::move(landed));
+  };
+  passenger.lead = [=, this](std::shared_ptr<Flight> flight) {
     front_->Run([=, this] {
       const auto mine = std::make_shared<Led>();
       mine->request = request;
-      Board(request, sequence, told, *mine);
-      if (!mine->sequences.empty()) AcquireWeights(mine);
+      mine->sequences = {sequence};
+      mine->flights = {flight};
+      // Of a request that has failed already nothing more is computed.
+      absl::Status status = request->Status();
+      status.ok() ? AcquireWeights(mine) : flight->Abandon(status);
     });
   };
-  Flight::Passenger passenger{request->context, std::move(tell), again};
   const storage::CacheKey& key = request->keys[sequence];
   std::shared_ptr<Flight> flight;
   if (request->context.bulk) {
@@ -172,9 +258,10 @@ void RequestRunner::Board(const std::shared_ptr<InFlight>& request,
     flight = flights_.Board(key, std::move(passenger));
     if (flight == nullptr) return observer_->OnSharedFlight();
     // Landed between the look into the cache and here: it is there now.
-    if (cache_ != nullptr && flights_.ended() != request->flights_ended) {
+    if (cache_ != nullptr &&
+        flights_.Ended(key) != request->flights_ended[sequence]) {
       if (auto record = cache_->Get(key)) {
-        return flight->Land(Landed{std::move(record), {}});
+        return flight->Land(Landed{std::move(record), {}}, /*keep=*/false);
       }
     }
   }
@@ -187,6 +274,7 @@ void RequestRunner::Report(const std::shared_ptr<InFlight>& request,
   absl::MutexLock lock(&request->mu);
   if (landed.ok()) {
     request->bytes += storage::MemoryBytes(*landed->record);
+    request->ticket->AtLeast(2.0 * static_cast<double>(request->bytes));
     StageSeconds& seconds = request->answer.seconds;
     seconds.queue = std::max(seconds.queue, landed->timing.queue);
     seconds.compute = std::max(seconds.compute, landed->timing.compute);
@@ -206,6 +294,8 @@ void RequestRunner::Report(const std::shared_ptr<InFlight>& request,
         answer = request->status;
       }
     }
+    request->ticket->ComputingIsDone();
+    request->ticket = nullptr;
     request->done(std::move(answer));
   });
 }
@@ -255,6 +345,7 @@ void RequestRunner::Enqueue(LedPtr led, ModelPtr model,
   const RequestContext& context = led->request->context;
   const auto analysis = question.bind(bound);
   const uint64_t client = absl::HashOf(context.client);
+  DeviceWorker& device = *workers_->at(WorkerOf(question));
   std::vector<Part> parts;
   for (size_t k = 0; k < led->sequences.size(); ++k) {
     const size_t i = led->sequences[k];
@@ -265,12 +356,13 @@ void RequestRunner::Enqueue(LedPtr led, ModelPtr model,
     part.sequence = question.sequences[i];
     part.flight = led->flights[k];
     part.client = client;
+    part.operation = question.operation;
+    part.flops = FlopsOf(question, *part.sequence);
+    part.seconds = device.speed().Seconds(question.operation, part.flops);
     part.bulk = context.bulk;
     if (!question.sinks.empty()) part.sink = &question.sinks[i];
   }
-  const std::string worker =
-      question.reads_files ? kFilesWorker : catalog_->DeviceOf(question.model);
-  absl::Status pushed = workers_->at(worker)->queue().Push(std::move(parts));
+  absl::Status pushed = device.queue().Push(std::move(parts));
   if (!pushed.ok()) Fail(std::move(led), std::move(pushed));
 }
 

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/analysis/analysis.h"
+#include "server/engine/admission.h"
 #include "server/engine/catalog.h"
 #include "server/engine/device_worker.h"
 #include "server/engine/executor.h"
@@ -31,7 +32,8 @@ class RequestRunner {
   // All outlive the runner; `cache` may be null.
   RequestRunner(Catalog* catalog, storage::ResultCache* cache,
                 std::map<std::string, std::unique_ptr<DeviceWorker>>* workers,
-                Executor* front, Observer* observer);
+                const Admission::Options& admission, Executor* front,
+                Observer* observer);
 
   // Reads the cache on the calling thread. `done` is called once, on the front
   // executor or on the calling thread.
@@ -39,17 +41,28 @@ class RequestRunner {
            const RequestContext& context,
            std::function<void(absl::StatusOr<Answered>)> done);
 
+  // Of all devices together: what requests in flight may take, and what they
+  // are given.
+  int64_t BytesInFlight() const;
+  int64_t BudgetBytes() const;
+
  private:
   struct InFlight;
   storage::CacheKey KeyOf(const Question& question,
                           const analysis::Sequence& sequence) const;
+  const std::string& WorkerOf(const Question& question) const;
+  // What the `missing` sequences would take.
+  Estimate EstimateOf(const Question& question,
+                      const std::vector<size_t>& missing,
+                      const RequestContext& context) const;
+
   // Sequences of a request that it has computed itself, and who waits for them.
   struct Led;
   using LedPtr = std::shared_ptr<Led>;
-  // Has the record of one sequence computed, or joins who does; `tell` hears of
-  // it. What must be computed here is added to `led`.
+  // Has the record of one sequence computed, or joins who does; Report hears
+  // of it. What must be computed here is added to `led`.
   void Board(const std::shared_ptr<InFlight>& request, size_t sequence,
-             Flight::Done tell, Led& led);
+             Led& led);
   void Report(const std::shared_ptr<InFlight>& request, size_t sequence,
               absl::StatusOr<Landed> landed);
   void AcquireWeights(LedPtr led);
@@ -63,6 +76,7 @@ class RequestRunner {
   Executor* const front_;
   Observer* const observer_;
   std::map<std::string, std::string> numerics_;  // by device
+  std::map<std::string, Admission> admission_;   // by worker
   Flights flights_;
 };
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "server/engine/cost.h"
 #include "server/engine/request_context.h"
 #include "server/model/model_config.h"
 #include "storage/array.h"
@@ -58,6 +59,7 @@ struct Provenance {
   model::Processing processing = model::Processing::kRaw;
   bool from_cache = false;
   StageSeconds seconds;
+  std::optional<Estimate> estimate;  // a dry run's: the answer is empty
 };
 
 struct TokenizeRequest {

@@ -9,9 +9,11 @@ namespace cupola::engine {
 
 SteppedBatch::SteppedBatch(std::vector<Part> parts,
                            std::function<absl::Status()> poll,
+                           std::function<absl::Duration()> others,
                            std::string device, Observer* observer)
     : parts_(std::move(parts)),
       poll_(std::move(poll)),
+      others_(std::move(others)),
       device_(std::move(device)),
       observer_(observer),
       start_(absl::Now()) {}
@@ -43,8 +45,10 @@ absl::StatusOr<bool> SteppedBatch::TryStep() {
 
 bool SteppedBatch::Step() {
   const absl::Time start = absl::Now();
+  const absl::Duration before = others_();
   const absl::StatusOr<bool> last = TryStep();
-  const double spent = absl::ToDoubleSeconds(absl::Now() - start);
+  const double spent =
+      absl::ToDoubleSeconds(absl::Now() - start - (others_() - before));
   seconds_ += spent;
   if (last.ok()) {
     observer_->OnBatch(device_, work_->step_tokens(),
@@ -59,6 +63,7 @@ bool SteppedBatch::Step() {
 
 void SteppedBatch::Finish(
     absl::StatusOr<std::vector<storage::Record>> records) {
+  succeeded_ = records.ok();
   work_ = nullptr;  // its memory is free before anybody hears
   for (size_t i = 0; i < parts_.size(); ++i) {
     Part& part = parts_[i];

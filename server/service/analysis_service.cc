@@ -56,6 +56,9 @@ template <typename Message, typename Request, typename Call, typename Ask>
 void Accept(const Environment& environment, Call* call,
             const grpc::ByteBuffer* bytes, Ask ask) {
   Receive<Message>(environment, call, bytes, [=](Message message) {
+    if constexpr (requires { message.dry_run(); }) {
+      call->scope().SetDryRun(message.dry_run());
+    }
     absl::StatusOr<Request> request = FromProto(std::move(message));
     if (!request.ok()) {
       call->Fail(request.status());
@@ -189,6 +192,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::Generate(
   engine::Engine* engine = environment_.engine;
   Receive<v1::GenerateRequest>(
       environment_, call, request, [=](v1::GenerateRequest message) {
+        call->scope().SetDryRun(message.dry_run());
         auto plain = FromProto(std::move(message));
         if (!plain.ok()) {
           call->Fail(plain.status());

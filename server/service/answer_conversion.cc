@@ -26,6 +26,17 @@ void FillProvenance(const engine::Provenance& plain, double total_seconds,
   provenance->mutable_seconds()->set_queue(plain.seconds.queue);
   provenance->mutable_seconds()->set_compute(plain.seconds.compute);
   provenance->mutable_seconds()->set_total(total_seconds);
+  if (plain.estimate.has_value()) {
+    v1::Estimate* estimate = provenance->mutable_estimate();
+    estimate->set_parts(plain.estimate->parts);
+    estimate->set_cached_parts(plain.estimate->cached);
+    estimate->set_rows(plain.estimate->rows);
+    estimate->set_columns(plain.estimate->columns);
+    estimate->set_bytes(static_cast<int64_t>(plain.estimate->bytes));
+    estimate->set_seconds(plain.estimate->seconds);
+    estimate->set_wait_seconds(plain.estimate->wait);
+    estimate->set_measured(plain.estimate->measured);
+  }
   int64_t chunked_bytes = 0;
   for (const std::string& piece : pieces) {
     chunked_bytes += static_cast<int64_t>(piece.size());

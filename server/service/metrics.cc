@@ -154,6 +154,11 @@ class Metrics::GaugeCollector final : public prometheus::Collectable {
     add("cupola_cache_evicted_age_seconds",
         "How old the last records that made room were; 0: none have.",
         MetricType::Gauge, now.cache.evicted_age_seconds);
+    add("cupola_inflight_bytes",
+        "What requests in flight may take, by their own estimates.",
+        MetricType::Gauge, now.bytes_in_flight);
+    add("cupola_budget_bytes", "What they may take together.",
+        MetricType::Gauge, now.budget_bytes);
     add("cupola_cache_capacity_bytes", "The result cache's cap on disk.",
         MetricType::Gauge, now.cache.capacity_bytes);
     families.push_back(Sample("cupola_cache_bytes",

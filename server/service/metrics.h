@@ -30,6 +30,7 @@ struct RequestTimes {
 // State that is read when somebody asks for the metrics.
 struct Gauges {
   int64_t queued = 0, queued_bulk = 0;
+  int64_t bytes_in_flight = 0, budget_bytes = 0;
   storage::ResultCacheStatistics cache;
   std::vector<engine::DeviceMemory> devices;
 };
@@ -42,7 +43,7 @@ struct Gauges {
 //   requests_in_flight                 lookup_seconds, queue_seconds,
 //   prompt_tokens_total{method}        compute_seconds,
 //   serialize_seconds{method} batch_tokens, batch_parts, batch_seconds{device}
-//   queue_depth{priority} shared_parts_total
+//   queue_depth{priority} shared_parts_total inflight_bytes, budget_bytes
 //   cache_lookups_total{tier,result}   cache_bytes{tier},
 //   cache_capacity_bytes cache_inserts_total, cache_dropped_inserts_total,
 //   cache_corrupt_records_total, cache_write_errors_total,

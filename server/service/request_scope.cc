@@ -52,6 +52,8 @@ RequestScope::RequestScope(const char* method,
     : method_(method), call_(call), gate_(gate), metrics_(metrics) {
   if (!gate_->Enter()) admitted_ = ShuttingDown();
   context_.arrival = absl::Now();
+  context_.client = call->peer();
+  context_.held = std::make_shared<engine::HeldUntilSent>();
   context_.deadline = Deadline(*call, context_.arrival);
   metrics_->OnRequestStart();
   trace_id_ = EchoTrace(call_);

@@ -45,6 +45,8 @@ class RequestScope {
 
   const engine::RequestContext& context() const { return context_; }
   RequestNotes& notes() { return notes_; }
+  // As the request's message says.
+  void SetDryRun(bool dry_run) { context_.dry_run = dry_run; }
   double SecondsSinceArrival() const;
 
   // The client has gone (or its deadline has passed): the engine drops the

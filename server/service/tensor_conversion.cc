@@ -96,6 +96,8 @@ absl::Status CheckFinite(const storage::Array& array, absl::string_view field) {
 }
 
 void TensorCollector::Add(storage::Array array, v1::Tensor* tensor) {
+  // Never made, as all of a dry run's: the tensor stays unset.
+  if (array.shape.empty() && array.bytes.empty()) return;
   tensor->set_dtype(static_cast<v1::DType>(array.dtype));
   tensor->mutable_shape()->Assign(array.shape.begin(), array.shape.end());
   bytes_ += static_cast<int64_t>(array.bytes.size());

@@ -24,10 +24,10 @@ say
 say
 "$PYTHON" tests/bench/jacobian_vs_peer.py
 say
-"$PYTHON" tests/bench/jacobian_layers_vs_peer.py
-say
 "$PYTHON" tests/bench/directions_vs_peer.py
 say
 "$CUPOLA_BUILD/jacobian_blocks"
+say
+"$PYTHON" tests/bench/jacobian_layers_vs_peer.py
 say
 "$PYTHON" tests/bench/footprint.py

@@ -12,7 +12,8 @@ using ::testing::IsEmpty;
 // Nobody has been given anything before.
 std::vector<size_t> Form(const std::vector<QueuedPart>& queue,
                          int64_t token_budget) {
-  return FormBatch(queue, token_budget, [](uint64_t) { return 0.0; });
+  return FormBatch(queue, {.tokens = token_budget},
+                   [](uint64_t) { return 0.0; });
 }
 
 TEST(FormBatch, OfNothingIsEmpty) { EXPECT_THAT(Form({}, 100), IsEmpty()); }
@@ -49,13 +50,20 @@ TEST(FormBatch, AJobsPartsComeWhenThereAreNoOthers) {
 }
 
 QueuedPart Of(uint64_t client, int64_t tokens, uint64_t row = 0) {
-  return {.group = 1, .tokens = tokens, .client = client, .row = row};
+  QueuedPart part;
+  part.group = 1;
+  part.tokens = tokens;
+  part.client = client;
+  part.row = row;
+  part.seconds = static_cast<double>(tokens);
+  return part;
 }
 
 TEST(FormBatch, BeginsWithTheClientWhoHasHadTheLeast) {
   const auto given = [](uint64_t client) { return client == 7 ? 50.0 : 10.0; };
-  EXPECT_THAT(FormBatch({Of(7, 100), Of(8, 100), Of(8, 100)}, 100, given),
-              ElementsAre(1));
+  EXPECT_THAT(
+      FormBatch({Of(7, 100), Of(8, 100), Of(8, 100)}, {.tokens = 100}, given),
+      ElementsAre(1));
 }
 
 TEST(FormBatch, ClientsTakeTurnsWithinABatch) {
@@ -64,8 +72,18 @@ TEST(FormBatch, ClientsTakeTurnsWithinABatch) {
   // Who is ahead waits until the others have caught up.
   const auto given = [](uint64_t client) { return client == 7 ? 20.0 : 0.0; };
   EXPECT_THAT(FormBatch({Of(7, 10), Of(7, 10), Of(8, 10), Of(8, 10), Of(8, 10)},
-                        30, given),
+                        {.tokens = 30}, given),
               ElementsAre(0, 2, 3));
+}
+
+TEST(FormBatch, EndsWhenItWouldTakeTooLong) {
+  const auto none = [](uint64_t) { return 0.0; };
+  const std::vector<QueuedPart> queue = {Of(1, 40), Of(1, 40), Of(1, 40)};
+  EXPECT_THAT(FormBatch(queue, {.tokens = 1000, .seconds = 80}, none),
+              ElementsAre(0, 1));
+  // Whatever comes first is taken.
+  EXPECT_THAT(FormBatch(queue, {.tokens = 1000, .seconds = 1}, none),
+              ElementsAre(0));
 }
 
 TEST(FormBatch, TheSameTokensTakeOneRow) {

@@ -37,6 +37,7 @@ Part MakePart(int64_t rows, Probe* probe, RequestContext context = {}) {
   static const auto none = std::make_shared<const NoAnalysis>();
   part.analysis = none;
   part.sequence = std::move(sequence);
+  part.seconds = 1e-3 * static_cast<double>(rows);
   part.bulk = context.bulk;
   part.client = absl::HashOf(context.client);
   const auto done = [probe](absl::StatusOr<Landed> landed) {
@@ -169,6 +170,36 @@ TEST(DeviceQueue, ClientsTakeTurns) {
     of_one.push_back(count);
   }
   EXPECT_THAT(of_one, testing::ElementsAre(1, 1, 0, 0));
+}
+
+TEST(DeviceQueue, WhoWorksAtSomethingLongTakesWhatIsShort) {
+  DeviceQueue queue({.max_parts = 10, .batch_tokens = 1000});
+  Probe probe;
+  ASSERT_TRUE(queue.Push(Parts(MakePart(500, &probe))).ok());
+  EXPECT_TRUE(queue.PopBatch({.wait = false, .most_seconds = 0.1}).empty());
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(queue.Push(Parts(MakePart(40, &probe))).ok());
+  }
+  // Two take 80 ms together, three 120.
+  EXPECT_EQ(queue.PopBatch({.wait = false, .most_seconds = 0.1}).size(), 2u);
+  EXPECT_EQ(queue.PopBatch()[0].size(), 500);
+}
+
+TEST(DeviceQueue, OneBatchIsNotLongWhileOthersWait) {
+  DeviceQueue queue({.max_parts = 100, .batch_tokens = 1000});
+  Probe probe;
+  queue.HoldForTesting(true);
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(queue.Push(Parts(MakePart(50, &probe, Of("lab")))).ok());
+  }
+  Part other = MakePart(50, &probe, Of("one"));
+  other.analysis = std::make_shared<const NoAnalysis>();
+  other.identity[0] = 1;  // another question: a batch of its own
+  ASSERT_TRUE(queue.Push(Parts(std::move(other))).ok());
+  queue.HoldForTesting(false);
+  EXPECT_EQ(queue.PopBatch().size(), 2u);  // of 50 ms each
+  EXPECT_EQ(queue.PopBatch().size(), 1u);  // the other client's
+  EXPECT_EQ(queue.PopBatch().size(), 8u);  // nobody else waits
 }
 
 TEST(DeviceQueue, AClientAloneDoesNotFillTheQueue) {

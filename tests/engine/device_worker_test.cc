@@ -165,6 +165,59 @@ TEST(DeviceWorker, ServesOthersBetweenTheStepsOfALongWork) {
   ended.WaitForNotification();
 }
 
+// Works until it is told to end, and lets the worker serve others meanwhile.
+class Long : public analysis::Analysis {
+ public:
+  std::set<model::HookPoint> captures() const override { return {}; }
+  absl::StatusOr<std::vector<std::vector<storage::Array>>> Run(
+      const analysis::Pass& pass,
+      const std::vector<analysis::Placed>& sequences) const override {
+    started.Notify();
+    while (!end) {
+      absl::SleepFor(absl::Milliseconds(1));
+      absl::Status wanted = pass.poll();
+      if (!wanted.ok()) return wanted;
+    }
+    return std::vector<std::vector<storage::Array>>(
+        sequences.size(), {{storage::DType::kInt32, {0}, ""}});
+  }
+  mutable absl::Notification started;
+  std::atomic<bool> end{false};
+};
+
+TEST(DeviceWorker, ServesWhatIsShortWithinWhatIsLong) {
+  Silent observer;
+  DeviceWorker worker("cpu", {.max_parts = 100, .batch_tokens = 100},
+                      &observer);
+  const auto endless = std::make_shared<Long>();
+  const auto push = [&](std::shared_ptr<const analysis::Analysis> analysis,
+                        double seconds, std::function<void()> done) {
+    analysis::Sequence rows;
+    rows.inputs = {storage::DType::kFloat32, {1, 1}, std::string(4, '\0')};
+    Part part = PartOf(std::move(analysis), 1, [=](absl::Status status) {
+      EXPECT_TRUE(status.ok()) << status;
+      done();
+    });
+    part.sequence = std::make_shared<const analysis::Sequence>(rows);
+    part.seconds = seconds;
+    std::vector<Part> parts;
+    parts.push_back(std::move(part));
+    ASSERT_TRUE(worker.queue().Push(std::move(parts)).ok());
+  };
+  absl::Notification all, quick, slow;
+  push(endless, 10, [&] { all.Notify(); });
+  endless->started.WaitForNotification();
+  // Something as long waits for the end, something short does not.
+  push(std::make_shared<const Counting>(), 10, [&] { slow.Notify(); });
+  push(std::make_shared<const Counting>(), 0.01, [&] { quick.Notify(); });
+  quick.WaitForNotification();
+  EXPECT_FALSE(all.HasBeenNotified());
+  EXPECT_FALSE(slow.HasBeenNotified());
+  endless->end = true;
+  all.WaitForNotification();
+  slow.WaitForNotification();
+}
+
 TEST(DeviceWorker, StepsOfPartsOfOneQuestionAreOneWork) {
   Silent observer;
   DeviceWorker worker("cpu", {.max_parts = 100, .batch_tokens = 100},

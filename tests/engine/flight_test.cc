@@ -3,6 +3,7 @@
 #include <atomic>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
@@ -22,7 +23,8 @@ Landed Some() { return {std::make_shared<const storage::Record>(), {}}; }
 
 // What came of one passenger.
 struct Outcome {
-  std::atomic<int> landed{0}, failed{0}, again{0};
+  std::atomic<int> landed{0}, failed{0}, led{0};
+  std::shared_ptr<Flight> flight;  // that was handed over
   absl::Notification told;
   absl::Status status;
 };
@@ -34,7 +36,10 @@ Flight::Passenger Board(Outcome* outcome, RequestContext context = {}) {
             outcome->status = landed.status();
             outcome->told.Notify();
           },
-          [=](Flight::Done) { ++outcome->again; }};
+          [=](std::shared_ptr<Flight> flight) {
+            ++outcome->led;
+            outcome->flight = std::move(flight);
+          }};
 }
 
 TEST(Flights, WhoAsksForTheSameIsTakenAlong) {
@@ -61,9 +66,9 @@ TEST(Flights, WhoAsksForTheSameIsTakenAlong) {
 TEST(Flights, WhoComesAfterTheLandingStartsAnother) {
   Flights flights(nullptr);
   Outcome first, second;
-  const uint64_t before = flights.ended();
+  const uint64_t before = flights.Ended(Key(1));
   flights.Board(Key(1), Board(&first))->Land(Some());
-  EXPECT_NE(flights.ended(), before);
+  EXPECT_NE(flights.Ended(Key(1)), before);
   const auto flight = flights.Board(Key(1), Board(&second));
   ASSERT_NE(flight, nullptr);
   flight->Land(Some());
@@ -126,19 +131,55 @@ TEST(Flights, WhoBoardsAFlightThatWasGivenUpTriesAgain) {
   // Between the look and the landing.
   ASSERT_EQ(flights.Board(Key(1), Board(&second)), nullptr);
   flight->Land(unwanted);
-  EXPECT_EQ(second.again, 1);
+  EXPECT_EQ(second.led, 1);
   EXPECT_EQ(second.failed, 0);
+  second.flight->Land(Some());
+  EXPECT_EQ(second.landed, 1);
+  EXPECT_EQ(first.failed, 1);
+  EXPECT_EQ(flights.in_flight(), 0);
 }
 
 TEST(Flights, AFlightThatNeverTookOffIsTheFirstPassengersAffair) {
   Flights flights(nullptr);
-  Outcome first, second;
-  const auto flight = flights.Board(Key(1), Board(&first));
-  ASSERT_EQ(flights.Board(Key(1), Board(&second)), nullptr);
+  Outcome first, gone, third, fourth;
+  RequestContext leaves;
+  auto flight = flights.Board(Key(1), Board(&first));
+  ASSERT_EQ(flights.Board(Key(1), Board(&gone, leaves)), nullptr);
+  ASSERT_EQ(flights.Board(Key(1), Board(&third)), nullptr);
+  leaves.cancelled->store(true);
   flight->Abandon(absl::ResourceExhaustedError("full"));
   EXPECT_TRUE(absl::IsResourceExhausted(first.status));
-  EXPECT_EQ(second.again, 1);
-  EXPECT_EQ(second.failed, 0);
+  // The next who still waits leads it, and it can be boarded as before.
+  EXPECT_EQ(gone.led, 0);
+  EXPECT_EQ(third.led, 1);
+  EXPECT_EQ(third.failed, 0);
+  EXPECT_EQ(flights.Board(Key(1), Board(&fourth)), nullptr);
+  third.flight->Land(Some());
+  EXPECT_EQ(third.landed, 1);
+  EXPECT_EQ(fourth.landed, 1);
+  gone.told.WaitForNotification();
+  EXPECT_EQ(gone.failed, 1);
+  EXPECT_EQ(flights.in_flight(), 0);
+}
+
+TEST(Flights, WhenAllGiveUpNothingIsLeft) {
+  Flights flights(nullptr);
+  constexpr int kPassengers = 1000;
+  std::vector<Outcome> all(kPassengers);
+  std::shared_ptr<Flight> flight;
+  for (Outcome& one : all) {
+    auto led = flights.Board(Key(1), Board(&one));
+    if (led != nullptr) flight = std::move(led);
+  }
+  // Each leads in turn, and fails for a reason of his own.
+  for (size_t i = 0; i < all.size(); ++i) {
+    flight->Abandon(absl::ResourceExhaustedError("full"));
+    EXPECT_EQ(all[i].failed, 1);
+    if (i + 1 < all.size()) {
+      EXPECT_EQ(all[i + 1].led, 1);
+    }
+  }
+  EXPECT_EQ(flights.in_flight(), 0);
 }
 
 TEST(Flights, NobodyBoardsACharteredOne) {

@@ -164,7 +164,7 @@ TEST_F(LifecycleTest, DeadlinesAndCancellationFreeTheDevice) {
   // Both have left the server, counted as what they were.
   for (const char* code : {"DEADLINE_EXCEEDED", "CANCELLED"}) {
     AwaitMetric(*server, std::string("cupola_requests_total{code=\"") + code +
-                             "\",method=\"GetActivations\",model=\"tiny\"} 1");
+                             "\",method=\"GetActivations\",model=\"slow\"} 1");
   }
   EXPECT_THAT(HttpGet(server->http_port(), "/metrics"),
               HasSubstr("cupola_requests_in_flight 0"));

@@ -61,7 +61,13 @@ from .directions import DirectionAblation, Sweep
 from .jacobian import Jacobian
 from .jobs import JacobianTotals, Job, JobInfo
 from .quality import Quality
-from .results import Activations, Provenance, Reconstruction, Seconds
+from .results import (
+    Activations,
+    Estimate,
+    Provenance,
+    Reconstruction,
+    Seconds,
+)
 from .run import Beside, Boosts, Run, Top
 from .weights import Weights
 
@@ -102,6 +108,7 @@ __all__ = [
     "Patch",
     "PermissionDenied",
     "ProjectOut",
+    "Estimate",
     "Provenance",
     "DirectionAblation",
     "Jacobian",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import pathlib
 import time
@@ -11,7 +12,13 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Uni
 import grpc
 
 from . import _protos, _tensors
-from .errors import CupolaError, Unavailable, from_rpc_error
+from .errors import (
+    CupolaError,
+    InvalidArgument,
+    Unavailable,
+    from_rpc_error,
+)
+from .results import Estimate
 
 DEFAULT_PORT = 7070
 RECEIVE_LIMIT = 32 << 20
@@ -101,8 +108,13 @@ class Connection:
         tensors: Callable[[Any], Sequence[_protos.tensor.Tensor]],
     ) -> Tuple[Any, List[Any]]:
         """The header and the arrays of a streamed answer (see receive)."""
+
+        def listed(header: Any) -> Sequence[_protos.tensor.Tensor]:
+            _stop_at_estimate(header)  # which comes without tensors
+            return tensors(header)
+
         answer: Tuple[Any, List[Any]] = self._ask(
-            method, request, model, lambda call: _tensors.receive(call, tensors)
+            method, request, model, lambda call: _tensors.receive(call, listed)
         )
         return answer
 
@@ -114,6 +126,7 @@ class Connection:
         first, call = self._ask(method, request, model, _first_message)
         try:
             while first is not None:
+                _stop_at_estimate(first)
                 yield first
                 first = self._finish(call, lambda c: next(c, None), False)
         finally:
@@ -159,6 +172,10 @@ class Connection:
             # holds the model, or that has answered this very request before.
             metadata.append(("cupola-model", urllib.parse.quote(model)))
             metadata.append(("cupola-key", _request_key(request)))
+        if _estimating.get():
+            # With the key of the request itself, so that the server is asked
+            # that would get it.
+            _make_dry(request)
         if attempt:
             # The server that was asked first may be draining: try another one.
             metadata.append(("cupola-attempt", str(attempt)))
@@ -185,6 +202,52 @@ class Connection:
         if whole:
             call.cancel()
         return answer
+
+
+# Whether requests of this thread (or task) are only to be estimated.
+_estimating: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "estimating", default=False
+)
+
+
+class _Estimated(BaseException):
+    """Ends the call whose request has been estimated."""
+
+    def __init__(self, estimate: Estimate) -> None:
+        self.estimate = estimate
+
+
+def estimate(call: Callable[[], Any]) -> Estimate:
+    """What the first analysis request that `call` makes would take; what `call`
+    does after it is not done."""
+    token = _estimating.set(True)
+    try:
+        call()
+    except _Estimated as estimated:
+        return estimated.estimate
+    finally:
+        _estimating.reset(token)
+    raise InvalidArgument("the call asks for nothing that can be estimated")
+
+
+# What may be asked on the way to an estimate: it changes nothing.
+_LOOKS = {"TokenizeRequest", "DescribeRequest", "ListRequest"}
+
+
+def _make_dry(request: Any) -> None:
+    if hasattr(request, "dry_run"):
+        request.dry_run = True
+    elif type(request).__name__ not in _LOOKS:
+        raise InvalidArgument("the call asks for nothing that can be estimated")
+
+
+def _stop_at_estimate(header: Any) -> None:
+    # A text's is in its end.
+    provenance = getattr(
+        getattr(header, "end", header), "provenance", None
+    )
+    if provenance is not None and provenance.HasField("estimate"):
+        raise _Estimated(Estimate.from_message(provenance.estimate))
 
 
 def _first_message(call: Any) -> Tuple[Any, Any]:

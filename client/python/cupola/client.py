@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
-from typing import Any, Dict, List, Optional, Type, Union
+from typing import Any, Callable, Dict, List, Optional, Type, Union
 
-from . import _protos, _requests, jobs
+from . import _connection, _protos, _requests, jobs
 from ._connection import Connection, Tls
 from .dictionary import Dictionary, Pair
 from .errors import InvalidArgument
@@ -20,7 +20,7 @@ from .info import (
 )
 from .jobs import Job
 from .model import Model
-from .results import Provenance
+from .results import Estimate, Provenance
 
 DEFAULT_DEADLINE = 600.0
 
@@ -63,6 +63,17 @@ class Client:
     @property
     def target(self) -> str:
         return self._connection.target
+
+    def estimate(
+        self, call: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Estimate:
+        """What a call would take, without the computation: bytes, seconds on
+        the device and in the queue, and what of it the cache has.
+
+        `call` is a method of this client's handles:
+        `client.estimate(sae.features, prompts, top_k=8)`. A call that sends
+        several requests is estimated by the first that computes."""
+        return _connection.estimate(lambda: call(*args, **kwargs))
 
     def close(self) -> None:
         """Ends requests in flight; the client is of no use afterwards."""

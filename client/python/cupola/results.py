@@ -79,6 +79,29 @@ class Provenance:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a request would take; from `Client.estimate`."""
+
+    parts: int  # prompts, or the like
+    cached_parts: int  # of them in the result cache
+    rows: int  # of the answer
+    columns: int  # d_sae where rows are of latents, else 0
+    bytes: int  # on the server, at most
+    seconds: float  # on the device
+    wait_seconds: float  # in the queue before that
+    measured: bool  # False: `seconds` is a guess, none has run yet
+
+    @staticmethod
+    def from_message(message: _protos.common.Estimate) -> Estimate:
+        return Estimate(
+            **{
+                field.name: getattr(message, field.name)
+                for field in dataclasses.fields(Estimate)
+            }
+        )
+
+
 class Answer:
     """What every answer has."""
 
