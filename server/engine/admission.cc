@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
-#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "server/engine/retry_later.h"
 
 namespace cupola::engine {
 namespace {
@@ -17,6 +17,10 @@ constexpr double kCertain = 0.25;
 
 std::string Milliseconds(double seconds) {
   return absl::StrCat(static_cast<int64_t>(seconds * 1000), " ms");
+}
+
+absl::Status Full(absl::string_view why, double wait) {
+  return RetryLater(why, std::clamp(wait, kShortestRetry, kLongestRetry));
 }
 
 int64_t Missing(const Estimate& estimate) {
@@ -89,16 +93,6 @@ double Admission::WaitLocked(const std::string& client, double seconds) const {
 double Admission::Wait(const std::string& client, double seconds) const {
   absl::MutexLock lock(&mu_);
   return WaitLocked(client, seconds);
-}
-
-absl::Status Admission::Full(absl::string_view what, double wait) const {
-  absl::Status status = absl::ResourceExhaustedError(what);
-  const double delay = std::clamp(wait, kShortestRetry, kLongestRetry);
-  // Read by the transport, which tells the client when to come back.
-  status.SetPayload(
-      "retry-delay-ms",
-      absl::Cord(absl::StrCat(static_cast<int64_t>(1000 * delay))));
-  return status;
 }
 
 absl::StatusOr<std::unique_ptr<Admission::Ticket>> Admission::Admit(

@@ -79,8 +79,6 @@ class Admission {
   double WaitLocked(const std::string& client, double seconds) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  absl::Status Full(absl::string_view what, double wait) const;
-
   const Options options_;
   mutable absl::Mutex mu_;
   // Of tickets that are not a job's.

@@ -8,6 +8,7 @@
 #include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "server/engine/batch_policy.h"
+#include "server/engine/retry_later.h"
 
 namespace cupola::engine {
 namespace {
@@ -39,12 +40,10 @@ constexpr double kBatchSeconds = 0.1;
 
 absl::Status Full(absl::string_view whose, int64_t depth, int64_t accepted,
                   int64_t more) {
-  absl::Status status = absl::ResourceExhaustedError(
+  return RetryLater(
       absl::StrCat("the device's queue holds ", depth, " prompts", whose,
-                   " and takes ", accepted, "; this request has ", more));
-  // Read by the transport, which tells the client when to come back.
-  status.SetPayload("retry-delay-ms", absl::Cord("1000"));
-  return status;
+                   " and takes ", accepted, "; this request has ", more),
+      /*seconds=*/1);
 }
 
 }  // namespace

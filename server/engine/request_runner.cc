@@ -204,9 +204,10 @@ void RequestRunner::Run(std::shared_ptr<const Question> question,
     status = request->status;
   }
   if (!status.ok()) return request->done(status);
-  // Before a cached answer is assembled, too: it takes as much.
+  // Before a cached answer is assembled, too: it takes as much. The estimate
+  // is of all records, those from the cache among them.
   Estimate estimate = EstimateOf(*request->question, missing, context);
-  estimate.bytes += 2.0 * static_cast<double>(bytes);
+  estimate.bytes = std::max(estimate.bytes, 2.0 * static_cast<double>(bytes));
   auto ticket = admission_.at(WorkerOf(*request->question))
                     .Admit(estimate, context, absl::Now());
   if (!ticket.ok()) return request->done(ticket.status());
