@@ -59,8 +59,10 @@ EXPOSE 7070 7071
 VOLUME ["/cache"]
 HEALTHCHECK --start-period=120s --interval=30s --timeout=5s CMD ["python", \
   "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:7071/healthz')"]
+# What reaches the container's ports is decided outside of it: publish them on
+# addresses you trust, or give --tls_cert, --tls_key and --tokens.
 # SIGTERM drains: give it `docker stop --time 60`.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["cupola_server"]
 CMD ["--catalog", "/catalog/catalog.textproto", "--listen", "0.0.0.0:7070", \
-  "--http", "0.0.0.0:7071", "--cache_dir", "/cache"]
+  "--http", "0.0.0.0:7071", "--insecure_public", "--cache_dir", "/cache"]

@@ -33,6 +33,7 @@ readonly TEST_PACKAGES=(nginx-light prometheus)
 # command:package; a command from elsewhere serves as well.
 readonly TOOLS=(
   c++:g++ cmake:cmake ninja:ninja-build ccache:ccache python3:python3
+  openssl:openssl
 )
 
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }

@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 
 namespace cupola {
@@ -33,6 +34,18 @@ Setter Text(std::string* target) {
   return [target](const std::string& value) {
     if (value.empty()) return Refuse(value, "not empty");
     *target = value;
+    return absl::OkStatus();
+  };
+}
+
+// Names apart by commas.
+Setter List(std::vector<std::string>* target) {
+  return [target](const std::string& value) {
+    std::vector<std::string> items = absl::StrSplit(value, ',');
+    for (const std::string& item : items) {
+      if (item.empty()) return Refuse(value, "names apart by commas");
+    }
+    *target = std::move(items);
     return absl::OkStatus();
   };
 }
@@ -134,8 +147,40 @@ std::vector<FlagSpec> Specs(Flags* f) {
       {"listen", "HOST:PORT", "the gRPC address; 127.0.0.1:7070; port 0: any",
        Listen(&f->listen)},
       {"http", "HOST:PORT|off",
-       "/metrics, /healthz and /readyz; 127.0.0.1:7071; port 0: any",
+       "/metrics, /healthz, /readyz and JSON at /v1; 127.0.0.1:7071; port 0: "
+       "any",
        OptionalListen(&f->http_enabled, &f->http)},
+      {"tls_cert", "FILE", "serve gRPC with this certificate chain (PEM)",
+       Text(&f->tls_cert)},
+      {"tls_key", "FILE", "the certificate's key (PEM)", Text(&f->tls_key)},
+      {"tls_client_ca", "FILE",
+       "ask clients for a certificate of this authority (PEM)",
+       Text(&f->tls_client_ca)},
+      {"insecure_public", "",
+       "listen on addresses that others can reach without TLS; off",
+       Switch(&f->insecure_public)},
+      {"tokens", "FILE",
+       "ask for a bearer token of this file (cupola token makes its lines)",
+       Text(&f->tokens)},
+      {"client_requests_per_minute", "N",
+       "of one client, unless its token says otherwise; 0: any number",
+       Number(&f->client_requests_per_minute, 0, 1LL << 40)},
+      {"client_bytes_per_minute", "SIZE",
+       "of one client's requests and answers; 0: any number",
+       Size(&f->client_bytes_per_minute)},
+      {"client_concurrent", "N",
+       "of one client's requests at a time; 0: any number",
+       Number(&f->client_concurrent, 0, 1LL << 40)},
+      {"http_hosts", "NAME,...",
+       "names that browsers may know the HTTP port by, beside addresses and "
+       "localhost",
+       List(&f->http_hosts)},
+      {"http_origins", "ORIGIN,...",
+       "pages of these origins may use the HTTP port, as in "
+       "https://lab.example",
+       List(&f->http_origins)},
+      {"http_answer_bytes", "SIZE", "larger answers go over gRPC only; 64M",
+       Size(&f->http_answer_bytes)},
       {"cache_dir", "DIR", "keep answers here; without it nothing is cached",
        Text(&f->cache_dir)},
       {"cache_bytes", "SIZE", "the cache's cap on disk; 10G",
@@ -182,6 +227,39 @@ std::vector<FlagSpec> Specs(Flags* f) {
       {"help", "", "print this and exit", Switch(&f->help)},
       {"version", "", "print the version and exit", Switch(&f->version)},
   };
+}
+
+// A loopback address or name: nobody else can reach it.
+bool IsLoopback(const std::string& host) {
+  return host == "localhost" || host == "[::1]" ||
+         (absl::StartsWith(host, "127.") &&
+          host.find_first_not_of("0123456789.") == std::string::npos);
+}
+
+absl::Status CheckSecurity(const Flags& flags) {
+  const bool tls = !flags.tls_cert.empty();
+  if (tls != !flags.tls_key.empty()) {
+    return absl::InvalidArgumentError(
+        "--tls_cert and --tls_key are given together or not at all");
+  }
+  if (!tls && !flags.tls_client_ca.empty()) {
+    return absl::InvalidArgumentError("--tls_client_ca needs --tls_cert");
+  }
+  const auto check = [&](const char* name, const Address& address,
+                         bool encrypted) {
+    if (encrypted || flags.insecure_public || IsLoopback(address.host)) {
+      return absl::OkStatus();
+    }
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--", name, " is ", address.host, ":", address.port,
+        ", which others can reach, without TLS; accepted: a loopback address, ",
+        tls ? "" : "--tls_cert with --tls_key (gRPC only), ",
+        "or --insecure_public"));
+  };
+  absl::Status status = check("listen", flags.listen, tls);
+  if (status.ok() && flags.http_enabled)
+    status = check("http", flags.http, false);
+  return status;
 }
 
 const FlagSpec* Find(const std::vector<FlagSpec>& specs,
@@ -237,6 +315,9 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   }
   if (flags.catalog.empty() && !flags.help && !flags.version) {
     return absl::InvalidArgumentError("--catalog is missing; see --help");
+  }
+  if (const absl::Status secure = CheckSecurity(flags); !secure.ok()) {
+    return secure;
   }
   return flags;
 }

@@ -20,6 +20,15 @@ struct Flags {
   Address listen = {"127.0.0.1", 7070};
   bool http_enabled = true;
   Address http = {"127.0.0.1", 7071};
+  // Of the gRPC port; HTTP is plain.
+  std::string tls_cert, tls_key, tls_client_ca;
+  bool insecure_public = false;
+  std::string tokens;
+  int64_t client_requests_per_minute = 0;
+  int64_t client_bytes_per_minute = 0;
+  int64_t client_concurrent = 0;
+  std::vector<std::string> http_hosts, http_origins;
+  int64_t http_answer_bytes = 64LL << 20;
   std::string cache_dir;
   int64_t cache_bytes = 10LL << 30;
   int64_t cache_memory_bytes = 128LL << 20;
@@ -46,8 +55,9 @@ struct Flags {
 // Reads `--name=value` and `--name value`; for switches also `--name` and
 // `--no-name`. Sizes take the suffixes K, M, G and T (powers of 1024).
 // INVALID_ARGUMENT, one line: an unknown flag, a flag without its value, a
-// value that is not acceptable (with what is), a flag given twice, or no
-// catalog.
+// value that is not acceptable (with what is), a flag given twice, no catalog,
+// or an address that others can reach without TLS and without
+// --insecure_public.
 absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments);
 
 // The text of --help.

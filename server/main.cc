@@ -17,10 +17,12 @@
 #include "server/engine/engine.h"
 #include "server/flags.h"
 #include "server/http/http_server.h"
+#include "server/service/access.h"
 #include "server/service/catalog_file.h"
 #include "server/service/log.h"
 #include "server/service/metrics.h"
 #include "server/service/server.h"
+#include "server/tls/tls_files.h"
 #include "torch/headeronly/version.h"
 
 // Read by jemalloc, where the server is linked with it. Activations come and go
@@ -98,6 +100,17 @@ void LogCatalog(const engine::Engine& engine) {
   for (const auto& status : engine.Dictionaries()) log("dictionary", status);
 }
 
+// Null without TLS.
+absl::StatusOr<std::shared_ptr<tls::TlsFiles>> LoadTls(const Flags& flags) {
+  if (flags.tls_cert.empty()) return nullptr;
+  return tls::TlsFiles::Load(
+      {flags.tls_cert, flags.tls_key, flags.tls_client_ca},
+      [](const absl::Status& status) {
+        service::LogWarning("TLS files kept, the new ones are broken",
+                            {{"reason", std::string(status.message())}});
+      });
+}
+
 // The signals that end the server. Blocked in every thread, so that only
 // `Wait` sees them.
 class EndSignals {
@@ -149,7 +162,19 @@ int Serve(const Flags& flags) {
                            engine::MeasureDevices(engine->Devices())};
   });
 
+  service::AccessOptions access_options;
+  access_options.tokens = flags.tokens;
+  access_options.limits = {flags.client_requests_per_minute,
+                           flags.client_bytes_per_minute,
+                           flags.client_concurrent};
+  auto access = service::Access::Create(std::move(access_options));
+  if (!access.ok()) return Complain(access.status(), kFailed);
+  absl::StatusOr<std::shared_ptr<tls::TlsFiles>> tls = LoadTls(flags);
+  if (!tls.ok()) return Complain(tls.status(), kFailed);
+
   service::ServerOptions options;
+  options.tls = *tls;
+  options.access = access->get();
   options.host = flags.listen.host;
   options.port = flags.listen.port;
   options.reflection = flags.reflection;
@@ -163,10 +188,21 @@ int Serve(const Flags& flags) {
   std::string line = absl::StrCat("cupola: listening grpc=", flags.listen.host,
                                   ":", (*server)->port());
   if (flags.http_enabled) {
-    auto started =
-        http::HttpServer::Start({flags.http.host, flags.http.port},
-                                {[&metrics] { return metrics.Text(); },
-                                 [&serving] { return serving.load(); }});
+    http::HttpOptions http_options;
+    http_options.host = flags.http.host;
+    http_options.port = flags.http.port;
+    http_options.hosts = flags.http_hosts;
+    http_options.origins = flags.http_origins;
+    http::HttpSources sources;
+    sources.metrics = [&metrics] { return metrics.Text(); };
+    sources.ready = [&serving] { return serving.load(); };
+    sources.admit = [access = access->get()](const std::string& authorization,
+                                             const std::string& address) {
+      return access->Identify(authorization, address).status();
+    };
+    sources.api = std::make_unique<http::JsonApi>((*server)->InProcessChannel(),
+                                                  flags.http_answer_bytes);
+    auto started = http::HttpServer::Start(http_options, std::move(sources));
     if (!started.ok()) return Complain(started.status(), kFailed);
     http = *std::move(started);
     absl::StrAppend(&line, " http=", flags.http.host, ":", http->port());

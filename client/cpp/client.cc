@@ -30,6 +30,16 @@ constexpr char kServiceConfig[] = R"json({
 })json";
 constexpr int kKeepaliveMilliseconds = 60'000;
 
+std::shared_ptr<grpc::ChannelCredentials> Credentials(
+    const ClientOptions& options) {
+  if (!options.tls.has_value()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions ssl;
+  ssl.pem_root_certs = options.tls->roots;
+  ssl.pem_cert_chain = options.tls->certificate;
+  ssl.pem_private_key = options.tls->key;
+  return grpc::SslCredentials(ssl);
+}
+
 v1::JobId JobId(const std::string& id) {
   v1::JobId message;
   message.set_id(id);
@@ -47,8 +57,11 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
   arguments.SetServiceConfigJSON(kServiceConfig);
   arguments.SetMaxReceiveMessageSize(options.max_message_bytes);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMilliseconds);
-  const auto channel = grpc::CreateCustomChannel(
-      address, grpc::InsecureChannelCredentials(), arguments);
+  if (options.tls.has_value() && !options.tls->server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls->server_name);
+  }
+  const auto channel =
+      grpc::CreateCustomChannel(address, Credentials(options), arguments);
   if (!channel->WaitForConnected(
           absl::ToChronoTime(absl::Now() + options.connect_timeout))) {
     return absl::UnavailableError(

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -17,7 +18,19 @@
 
 namespace cupola {
 
+// PEM texts, not files.
+struct TlsOptions {
+  std::string roots;  // who may sign the server's certificate; empty: those
+                      // that the system trusts
+  std::string certificate, key;  // the client's own, where the server asks
+  std::string server_name;       // that the certificate must be of, where it is
+                                 // not the address's
+};
+
 struct ClientOptions {
+  // Presented with every call. Without `tls` others on the way can read it.
+  std::string token;
+  std::optional<TlsOptions> tls;  // unset: no encryption
   // Of each call, from its start.
   absl::Duration deadline = absl::Minutes(5);
   // Connect gives up after this.

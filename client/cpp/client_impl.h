@@ -132,6 +132,10 @@ class Client::Impl {
   template <typename Request>
   void Prepare(const Request& request, grpc::ClientContext* context) const {
     context->set_deadline(absl::ToChronoTime(absl::Now() + options_.deadline));
+    if (!options_.token.empty()) {
+      context->AddMetadata("authorization",
+                           absl::StrCat("Bearer ", options_.token));
+    }
     AddRoutingMetadata(request, context);
   }
 

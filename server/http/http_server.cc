@@ -2,64 +2,24 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstring>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "civetweb.h"
+#include "server/http/connection.h"
+#include "server/http/pages.h"
 
 namespace cupola::http {
 namespace {
 
-constexpr char kThreads[] = "4";
+// Questions take up to 32 of them (see pages.cc).
+constexpr char kThreads[] = "48";
 constexpr char kRequestTimeoutMilliseconds[] = "10000";
-// From the exposition format's definition, version 0.0.4.
-constexpr char kMetricsType[] = "text/plain; version=0.0.4; charset=utf-8";
-constexpr char kTextType[] = "text/plain; charset=utf-8";
 
-// Answers the request, and returns its status code, which tells CivetWeb that
-// it has been handled.
-int Reply(mg_connection* connection, int code, const char* reason,
-          const char* type, const std::string& body) {
-  const mg_request_info* request = mg_get_request_info(connection);
-  const std::string header = absl::StrCat(
-      "HTTP/1.1 ", code, " ", reason, "\r\nContent-Type: ", type,
-      "\r\nContent-Length: ", body.size(),
-      "\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
-      code == 405 ? "Allow: GET, HEAD\r\n" : "", "\r\n");
-  mg_write(connection, header.data(), header.size());
-  if (std::strcmp(request->request_method, "HEAD") != 0) {
-    mg_write(connection, body.data(), body.size());
-  }
-  return code;
-}
-
-bool IsRead(const mg_connection* connection) {
-  const char* method = mg_get_request_info(connection)->request_method;
-  return std::strcmp(method, "GET") == 0 || std::strcmp(method, "HEAD") == 0;
-}
-
-int Page(mg_connection* connection, void* data) {
-  const auto& sources = *static_cast<const HttpSources*>(data);
-  if (!IsRead(connection)) {
-    return Reply(connection, 405, "Method Not Allowed", kTextType,
-                 "only GET and HEAD\n");
-  }
-  const absl::string_view path = mg_get_request_info(connection)->local_uri;
-  if (path == "/metrics") {
-    return Reply(connection, 200, "OK", kMetricsType, sources.metrics());
-  }
-  if (path == "/healthz")
-    return Reply(connection, 200, "OK", kTextType, "ok\n");
-  if (path == "/readyz") {
-    return sources.ready() ? Reply(connection, 200, "OK", kTextType, "ok\n")
-                           : Reply(connection, 503, "Service Unavailable",
-                                   kTextType, "not ready\n");
-  }
-  return Reply(connection, 404, "Not Found", kTextType,
-               "pages: /metrics, /healthz, /readyz\n");
+int Answer(mg_connection* connection, void* pages) {
+  Connection exchange(connection);
+  return static_cast<Pages*>(pages)->Answer(&exchange);
 }
 
 // CivetWeb explains on its log only why it does not start.
@@ -73,7 +33,8 @@ int KeepMessage(const mg_connection* connection, const char* message) {
 
 class HttpServer::Impl {
  public:
-  explicit Impl(HttpSources sources) : sources_(std::move(sources)) {
+  Impl(const HttpOptions& options, HttpSources sources)
+      : pages_(options, std::move(sources)) {
     mg_init_library(0);
   }
   ~Impl() {
@@ -98,7 +59,7 @@ class HttpServer::Impl {
           absl::StrCat("cannot listen on ", address, " for HTTP",
                        message_.empty() ? "" : ": ", message_));
     }
-    mg_set_request_handler(context_, "**", &Page, &sources_);
+    mg_set_request_handler(context_, "**", &Answer, &pages_);
     mg_server_port bound = {};
     if (mg_get_server_ports(context_, 1, &bound) < 1) {
       return absl::UnavailableError(
@@ -133,7 +94,7 @@ class HttpServer::Impl {
     waker.join();
   }
 
-  HttpSources sources_;
+  Pages pages_;
   std::string message_;  // only written while starting
   mg_context* context_ = nullptr;
   std::string client_host_;  // without brackets
@@ -145,7 +106,7 @@ HttpServer::~HttpServer() = default;
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
     const HttpOptions& options, HttpSources sources) {
-  auto impl = std::make_unique<Impl>(std::move(sources));
+  auto impl = std::make_unique<Impl>(options, std::move(sources));
   const absl::Status started = impl->Start(options);
   if (!started.ok()) return started;
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));

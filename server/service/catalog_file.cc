@@ -1,6 +1,5 @@
 #include "server/service/catalog_file.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "server/model/json.h"
 #include "server/model/status_macros.h"
 #include "server/service/catalog_conversion.h"
+#include "server/service/model_root.h"
 
 namespace cupola::service {
 namespace {
@@ -38,50 +38,17 @@ class FirstError final : public google::protobuf::io::ErrorCollector {
   std::string text_;
 };
 
-// Both with symbolic links followed; what does not exist keeps its name.
-bool IsInside(const fs::path& path, const fs::path& root) {
-  const auto [end, unused] =
-      std::mismatch(root.begin(), root.end(), path.begin(), path.end());
-  return end == root.end();
+// Replaces an entry's path by where it leads.
+absl::Status Resolve(const ModelRoot& root, const fs::path& folder,
+                     const std::string& name, std::string* path) {
+  absl::StatusOr<std::string> resolved = root.Resolve(folder, *path);
+  if (!resolved.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("path of \"", name, "\": ", resolved.status().message()));
+  }
+  *path = *std::move(resolved);
+  return absl::OkStatus();
 }
-
-// Where an entry's path leads, checked against the root.
-class PathResolver {
- public:
-  static absl::StatusOr<PathResolver> Create(const std::string& catalog_path,
-                                             const std::string& model_root) {
-    std::error_code error;
-    PathResolver resolver;
-    resolver.folder_ = fs::absolute(catalog_path, error).parent_path();
-    if (!error && !model_root.empty()) {
-      resolver.root_ = fs::canonical(model_root, error);
-      if (error) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("model root ", model_root, ": ", error.message()));
-      }
-    }
-    return resolver;
-  }
-
-  absl::Status Resolve(const std::string& name, std::string* path) const {
-    std::error_code error;
-    const fs::path whole = fs::weakly_canonical(folder_ / *path, error);
-    if (error) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "path of \"", name, "\" is ", *path, ": ", error.message()));
-    }
-    if (!root_.empty() && !IsInside(whole, root_)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("path of \"", name, "\" is ", whole.string(),
-                       "; accepted: inside the model root ", root_.string()));
-    }
-    *path = whole.string();
-    return absl::OkStatus();
-  }
-
- private:
-  fs::path folder_, root_;  // absolute; root_ is empty when there is none
-};
 
 }  // namespace
 
@@ -95,8 +62,9 @@ absl::StatusOr<engine::CatalogSpec> ParseCatalog(
   if (!parser.ParseFromString(std::string(text), &config)) {
     return absl::InvalidArgumentError(error.text());
   }
-  ASSIGN_OR_RETURN(const PathResolver resolver,
-                   PathResolver::Create(path, model_root));
+  ASSIGN_OR_RETURN(const ModelRoot root, ModelRoot::Create(model_root));
+  std::error_code error_code;
+  const fs::path folder = fs::absolute(path, error_code).parent_path();
   // An entry's error does not know the file.
   const auto located = [&path](const absl::Status& status) {
     return absl::Status(status.code(),
@@ -106,14 +74,16 @@ absl::StatusOr<engine::CatalogSpec> ParseCatalog(
   for (const v1::ModelEntry& entry : config.model()) {
     absl::StatusOr<engine::ModelSpec> spec = FromProto(entry);
     if (!spec.ok()) return located(spec.status());
-    const absl::Status resolved = resolver.Resolve(spec->name, &spec->path);
+    const absl::Status resolved =
+        Resolve(root, folder, spec->name, &spec->path);
     if (!resolved.ok()) return located(resolved);
     catalog.models.push_back(*std::move(spec));
   }
   for (const v1::DictionaryEntry& entry : config.dictionary()) {
     absl::StatusOr<engine::DictionarySpec> spec = FromProto(entry);
     if (!spec.ok()) return located(spec.status());
-    const absl::Status resolved = resolver.Resolve(spec->name, &spec->path);
+    const absl::Status resolved =
+        Resolve(root, folder, spec->name, &spec->path);
     if (!resolved.ok()) return located(resolved);
     catalog.dictionaries.push_back(*std::move(spec));
   }

@@ -79,6 +79,7 @@ void ChunkedWriter::Write(grpc::ByteBuffer message) {
     return;
   }
   message_ = std::move(message);
+  scope_->CountBytes(message_.Length());
   if (HasMore()) {
     StartWrite(&message_);
   } else {

@@ -30,6 +30,7 @@ struct Environment {
   engine::Engine* engine;
   Metrics* metrics;
   CallGate* gate;
+  Access* access;
   // For what a reaction must not do itself: parsing large messages, asking the
   // disk.
   engine::Executor* executor;
@@ -40,11 +41,12 @@ inline std::unique_ptr<RequestScope> MakeScope(
     const Environment& environment, const char* method,
     grpc::CallbackServerContext* context) {
   return std::make_unique<RequestScope>(method, context, environment.gate,
-                                        environment.metrics);
+                                        environment.metrics,
+                                        environment.access);
 }
 
-// Parses `bytes` and calls `body(Request)`, or fails the call: when the server
-// takes none any more, or the bytes are no Request. `bytes` is
+// Parses `bytes` and calls `body(Request)`, or fails the call: when the call is not
+// admitted, or the bytes are no Request. `bytes` is
 // gRPC's and lives as long as the call. Large messages are parsed on the
 // executor.
 template <typename Request, typename Call, typename Body>
@@ -54,6 +56,7 @@ void Receive(const Environment& environment, Call* call,
     call->Fail(admitted);
     return;
   }
+  call->scope().CountBytes(bytes->Length());
   auto parse = [call, bytes, body = std::move(body)] {
     Request request;
     const absl::Status status = ParseMessage(*bytes, &request);

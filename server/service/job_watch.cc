@@ -61,6 +61,7 @@ JobWatch::Next JobWatch::Choose() {
   }
   if (!latest_.has_value()) return Next::kNothing;
   message_ = SerializeMessage(ToProto(*latest_));
+  scope_->CountBytes(message_.Length());
   const bool last = engine::HasEnded(latest_->state);
   latest_.reset();
   (last ? finished_ : writing_) = true;

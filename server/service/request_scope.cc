@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "server/service/log.h"
@@ -16,6 +17,8 @@ namespace {
 
 constexpr size_t kMaxLoggedName = 128;
 constexpr size_t kMaxTraceparent = 256;
+// What gRPC calls the peer of an in-process channel.
+constexpr absl::string_view kInProcess = "inproc";
 
 bool IsLowerHex(absl::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) {
@@ -32,35 +35,78 @@ absl::Time Deadline(const grpc::CallbackServerContext& call,
   return absl::FromChrono(deadline);
 }
 
-// The trace id of a call whose client sends one; the header goes back to it with
-// the answer's first bytes.
+// The value of a metadata key; empty where it is missing or comes twice.
+absl::string_view MetadataOf(const grpc::CallbackServerContext& call,
+                             const char* key) {
+  const auto& metadata = call.client_metadata();
+  if (metadata.count(key) != 1) return "";
+  const grpc::string_ref value = metadata.find(key)->second;
+  return absl::string_view(value.data(), value.size());
+}
+
+// The trace id of a call whose client sends one; the header goes back to it
+// with the answer's first bytes.
 std::string EchoTrace(grpc::CallbackServerContext* call) {
-  const auto& metadata = call->client_metadata();
-  const auto found = metadata.find("traceparent");
-  if (found == metadata.end()) return "";
-  const std::string header(found->second.data(), found->second.size());
+  const std::string header(MetadataOf(*call, "traceparent"));
   std::string id = TraceId(header);
   if (!id.empty()) call->AddInitialMetadata("traceparent", header);
   return id;
+}
+
+std::string AddressOf(const grpc::CallbackServerContext& call) {
+  const std::string peer = call.peer();
+  if (absl::StartsWith(peer, kInProcess)) {
+    return std::string(MetadataOf(call, kForwardedAddress));
+  }
+  return AddressOfPeer(peer);
 }
 
 }  // namespace
 
 RequestScope::RequestScope(const char* method,
                            grpc::CallbackServerContext* call, CallGate* gate,
-                           Metrics* metrics)
-    : method_(method), call_(call), gate_(gate), metrics_(metrics) {
-  if (!gate_->Enter()) admitted_ = ShuttingDown();
+                           Metrics* metrics, Access* access)
+    : method_(method),
+      call_(call),
+      gate_(gate),
+      metrics_(metrics),
+      access_(access) {
   context_.arrival = absl::Now();
-  context_.client = call->peer();
   context_.held = std::make_shared<engine::HeldUntilSent>();
   context_.deadline = Deadline(*call, context_.arrival);
   metrics_->OnRequestStart();
   trace_id_ = EchoTrace(call_);
+  entered_ = gate_->Enter();
+  admitted_ = entered_ ? Admit() : ShuttingDown();
 }
 
 RequestScope::~RequestScope() {
-  if (admitted_.ok()) gate_->Leave();
+  LeaveQuota();
+  if (entered_) gate_->Leave();
+}
+
+absl::Status RequestScope::Admit() {
+  context_.client = AddressOf(*call_);
+  if (access_ == nullptr) return absl::OkStatus();
+  const absl::StatusOr<Caller> caller = access_->Authorize(
+      method_, MetadataOf(*call_, "authorization"), context_.client);
+  if (!caller.ok()) return caller.status();
+  context_.client = caller->client;
+  const absl::Status entered =
+      access_->quotas().Enter(caller->client, caller->limits, context_.arrival);
+  counted_ = entered.ok() && caller->limits.any();
+  return entered;
+}
+
+void RequestScope::LeaveQuota() {
+  if (counted_) access_->quotas().Leave(context_.client);
+  counted_ = false;
+}
+
+void RequestScope::CountBytes(size_t bytes) {
+  if (counted_) {
+    access_->quotas().CountBytes(context_.client, static_cast<int64_t>(bytes));
+  }
 }
 
 absl::Status RequestScope::StillWanted() const {
@@ -81,6 +127,8 @@ void RequestScope::AnswerReady() {
 }
 
 grpc::Status RequestScope::End(const absl::Status& status) {
+  // Before the client knows of the end: its next request is not one too many.
+  LeaveQuota();
   absl::Status outcome = status;
   const absl::Time now = absl::Now();
   // gRPC reports its own end, and a passed deadline, as cancellations.
@@ -115,6 +163,7 @@ grpc::Status RequestScope::End(const absl::Status& status) {
   };
   add_name("model", notes_.model);
   add_name("dictionary", notes_.dictionary);
+  add_name("client", context_.client);
   add_name("trace_id", trace_id_);
   if (notes_.prompts > 0) line["prompts"] = notes_.prompts;
   if (notes_.computed) {

@@ -10,6 +10,7 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/status.h"
 #include "server/engine/requests.h"
+#include "server/service/access.h"
 #include "server/service/call_gate.h"
 #include "server/service/metrics.h"
 
@@ -35,12 +36,14 @@ struct RequestNotes {
 // called from one thread at a time, except Cancel, which any thread may call.
 class RequestScope {
  public:
-  // `method` is a literal; the others outlive this.
+  // `method` is a literal, and a name that RequiredRole knows; the others
+  // outlive this. Without `access` everybody may everything.
   RequestScope(const char* method, grpc::CallbackServerContext* call,
-               CallGate* gate, Metrics* metrics);
+               CallGate* gate, Metrics* metrics, Access* access = nullptr);
   ~RequestScope();
 
-  // Not OK: the gate is shut, and the call ends with this.
+  // Not OK: the gate is shut, or the caller may not ask this (now), and the
+  // call ends with this.
   const absl::Status& admitted() const { return admitted_; }
 
   const engine::RequestContext& context() const { return context_; }
@@ -55,6 +58,9 @@ class RequestScope {
   // Not OK: nobody waits for the answer any more, or the server ends.
   absl::Status StillWanted() const;
 
+  // Bytes of a message that came or goes, for the client's quota.
+  void CountBytes(size_t bytes);
+
   // Marks the start of encoding the answer: what follows is serialize time.
   void AnswerReady();
 
@@ -63,16 +69,28 @@ class RequestScope {
   grpc::Status End(const absl::Status& status);
 
  private:
+  // Who asks, and whether they may.
+  absl::Status Admit();
+  void LeaveQuota();
+
   const char* const method_;
   grpc::CallbackServerContext* const call_;
   CallGate* const gate_;
   Metrics* const metrics_;
+  Access* const access_;
   engine::RequestContext context_;
   RequestNotes notes_;
   absl::Status admitted_;
   std::string trace_id_;  // empty: the client has sent none
+  bool entered_ = false;  // the gate
+  bool counted_ = false;  // among the client's requests
   absl::Time answer_ready_ = absl::InfinitePast();
 };
+
+// Metadata of calls that come from this very process, over its in-process
+// channel: the address that asked it over HTTP. In other calls it means
+// nothing.
+inline constexpr char kForwardedAddress[] = "cupola-forwarded-address";
 
 // The trace id (32 hexadecimal digits) of a W3C `traceparent` header; empty
 // when `header` is not one.

@@ -9,11 +9,14 @@
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/impl/server_builder_option.h"
+#include "grpcpp/resource_quota.h"
 #include "server/engine/executor.h"
 #include "server/service/admin_service.h"
 #include "server/service/analysis_service.h"
 #include "server/service/catalog_service.h"
+#include "server/service/foreign_calls.h"
 #include "server/service/jobs_service.h"
+#include "server/service/tls_credentials.h"
 
 namespace cupola::service {
 namespace {
@@ -28,6 +31,12 @@ constexpr int kMaxMetadataBytes = 16 << 10;
 // Notebooks behind a NAT ping once a minute; gRPC's own limit of five minutes
 // would end their connections.
 constexpr int kMinPingMilliseconds = 20'000;
+// Of one connection; more wait at the client.
+constexpr int kMaxConcurrentStreams = 1024;
+// What the transport may hold at a time, of all connections; it then takes
+// nothing new. Threads: of reflection alone, what else there is needs none.
+constexpr size_t kTransportBytes = size_t{2} << 30;
+constexpr int kMaxTransportThreads = 64;
 
 // The names a health check may ask for; "" is the whole server.
 constexpr const char* kHealthNames[] = {"", "cupola.v1.Analysis",
@@ -58,8 +67,15 @@ class Server::Impl {
  public:
   Impl(const ServerOptions& options, engine::Engine* engine, Metrics* metrics)
       : executor_(kTransportThreads),
-        environment_{engine,     metrics,         &gate_,
-                     &executor_, options.version, options.torch_version},
+        credentials_(options.tls == nullptr ? grpc::InsecureServerCredentials()
+                                            : TlsCredentials(options.tls)),
+        environment_{engine,
+                     metrics,
+                     &gate_,
+                     options.access,
+                     &executor_,
+                     options.version,
+                     options.torch_version},
         analysis_(environment_),
         catalog_(environment_),
         admin_(environment_),
@@ -76,8 +92,7 @@ class Server::Impl {
       builder.SetOption(std::make_unique<WithoutReflection>());
     }
     const std::string address = absl::StrCat(options.host, ":", options.port);
-    builder.AddListeningPort(address, grpc::InsecureServerCredentials(),
-                             &port_);
+    builder.AddListeningPort(address, credentials_, &port_);
     // A port in use is an error; by default two servers would share it.
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
@@ -85,7 +100,19 @@ class Server::Impl {
         GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
         kMinPingMilliseconds);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                               kMaxConcurrentStreams);
+    grpc::ResourceQuota quota("cupola");
+    quota.Resize(kTransportBytes).SetMaxThreads(kMaxTransportThreads);
+    builder.SetResourceQuota(quota);
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+    if (options.reflection && options.access != nullptr) {
+      std::vector<std::unique_ptr<
+          grpc::experimental::ServerInterceptorFactoryInterface>>
+          guards;
+      guards.push_back(GuardForeignCalls(options.access));
+      builder.experimental().SetInterceptorCreators(std::move(guards));
+    }
     builder.RegisterService(&analysis_);
     builder.RegisterService(&catalog_);
     builder.RegisterService(&admin_);
@@ -101,6 +128,12 @@ class Server::Impl {
   }
 
   int port() const { return port_; }
+
+  std::shared_ptr<grpc::Channel> InProcessChannel() {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(-1);  // the server bounds its answers
+    return server_->InProcessChannel(arguments);
+  }
 
   void SetServing(bool serving) {
     for (const char* name : kHealthNames) {
@@ -129,6 +162,7 @@ class Server::Impl {
  private:
   CallGate gate_;
   engine::Executor executor_;
+  const std::shared_ptr<grpc::ServerCredentials> credentials_;
   const Environment environment_;
   AnalysisService analysis_;
   CatalogService catalog_;
@@ -151,6 +185,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
 }
 
 int Server::port() const { return impl_->port(); }
+std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
+  return impl_->InProcessChannel();
+}
 void Server::SetServing(bool serving) { impl_->SetServing(serving); }
 void Server::Drain(absl::Time deadline) { impl_->Drain(deadline); }
 void Server::Shutdown() { impl_->Shutdown(); }

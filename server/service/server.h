@@ -6,20 +6,27 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "grpcpp/channel.h"
 #include "server/engine/engine.h"
+#include "server/service/access.h"
 #include "server/service/metrics.h"
+#include "server/tls/tls_files.h"
 
 namespace cupola::service {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  int port = 7070;  // 0: any free one
+  int port = 7070;                     // 0: any free one
+  std::shared_ptr<tls::TlsFiles> tls;  // null: without TLS
+  // Outlives the server; null: everybody may everything.
+  Access* access = nullptr;
   bool reflection = false;
   std::string version, torch_version;
 };
 
-// The gRPC server: Catalog, Analysis and Admin, gRPC health (for the whole
-// server and for each of the three), and reflection when asked for.
+// The gRPC server: Catalog, Analysis, Admin and Jobs, gRPC health (for the
+// whole server and for each of the four), and reflection when asked for. All
+// but health goes by `access`.
 //
 // Health starts as NOT_SERVING: the owner calls SetServing(true) when the
 // engine's catalog is ready. Thread-safe.
@@ -34,6 +41,9 @@ class Server {
   Server& operator=(const Server&) = delete;
 
   int port() const;
+  // A channel from this process to the server, past the network; its calls are
+  // calls like all others. See kForwardedAddress in request_scope.h.
+  std::shared_ptr<grpc::Channel> InProcessChannel();
   void SetServing(bool serving);
 
   // Health turns NOT_SERVING for good and new calls are refused with

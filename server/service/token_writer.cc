@@ -73,11 +73,13 @@ TokenWriter::Next TokenWriter::Choose() {
       waiting_.pop_front();
     }
     message_ = SerializeMessage(some);
+    scope_->CountBytes(message_.Length());
     writing_ = true;
     return Next::kWrite;
   }
   if (!last_.has_value()) return Next::kNothing;
   message_ = SerializeMessage(*last_);
+  scope_->CountBytes(message_.Length());
   finished_ = true;
   return Next::kWriteLast;
 }

@@ -24,6 +24,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
 
   void Send(const google::protobuf::Message& answer) {
     *response_ = SerializeMessage(answer);
+    scope_->CountBytes(response_->Length());
     Finish(scope_->End(absl::OkStatus()));
   }
   void Fail(const absl::Status& status) { Finish(scope_->End(status)); }

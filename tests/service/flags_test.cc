@@ -46,6 +46,8 @@ TEST(FlagsTest, BothWaysToWriteAValue) {
                                  "--batch_tokens",
                                  "64",
                                  "--product_bytes=3M",
+                                 "--insecure_public",
+                                 "--http_hosts=a.example,b.example",
                                  "--model_root=/models"});
   ASSERT_TRUE(flags.ok()) << flags.status();
   EXPECT_EQ(flags->listen.host, "0.0.0.0");
@@ -63,6 +65,8 @@ TEST(FlagsTest, BothWaysToWriteAValue) {
   EXPECT_EQ(flags->batch_tokens, 64);
   EXPECT_EQ(flags->product_bytes, 3LL << 20);
   EXPECT_EQ(flags->model_root, "/models");
+  EXPECT_THAT(flags->http_hosts,
+              ::testing::ElementsAre("a.example", "b.example"));
 }
 
 TEST(FlagsTest, HttpCanBeOff) {
@@ -83,6 +87,33 @@ TEST(FlagsTest, SizeSuffixes) {
   EXPECT_EQ(size("0"), 0);
   EXPECT_EQ(size("3K"), 3072);
   EXPECT_EQ(size("2T"), 2LL << 40);
+}
+
+TEST(FlagsTest, PublicAddressesNeedTlsOrConsent) {
+  const auto parse = [](std::vector<std::string> arguments) {
+    arguments.push_back("--catalog=c");
+    return ParseFlags(arguments).status();
+  };
+  for (const char* host : {"0.0.0.0", "[::]", "192.0.2.1", "gpu7",
+                           "127.0.0.1.example", "[::ffff:127.0.0.1]"}) {
+    const std::string address = std::string(host) + ":7070";
+    for (const char* flag : {"--listen", "--http"}) {
+      const absl::Status refused = parse({flag, address});
+      EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument) << host;
+      EXPECT_THAT(std::string(refused.message()),
+                  ::testing::AllOf(HasSubstr(flag), HasSubstr(address),
+                                   HasSubstr("--insecure_public")));
+      EXPECT_TRUE(parse({flag, address, "--insecure_public"}).ok());
+      // HTTP is plain whatever gRPC is.
+      EXPECT_EQ(
+          parse({flag, address, "--tls_cert=c.pem", "--tls_key=k.pem"}).ok(),
+          std::string(flag) == "--listen");
+    }
+    EXPECT_TRUE(parse({"--http=off"}).ok());
+  }
+  for (const char* host : {"localhost", "127.0.0.1", "127.3.2.1", "[::1]"}) {
+    EXPECT_TRUE(parse({"--listen", std::string(host) + ":7070"}).ok()) << host;
+  }
 }
 
 struct BadLine {
@@ -111,6 +142,10 @@ TEST(FlagsTest, BadLines) {
       {{"--catalog=c", "--product_bytes=2X"}, {"--product_bytes is \"2X\""}},
       {{"--catalog=c", "--batch_tokens=0"}, {"--batch_tokens is \"0\""}},
       {{"--catalog=c", "--reflection=maybe"}, {"true or false"}},
+      {{"--catalog=c", "--tls_cert=c.pem"}, {"--tls_cert and --tls_key"}},
+      {{"--catalog=c", "--tls_key=k.pem"}, {"--tls_cert and --tls_key"}},
+      {{"--catalog=c", "--tls_client_ca=a.pem"}, {"--tls_client_ca needs"}},
+      {{"--catalog=c", "--http_hosts=a,,b"}, {"a,,b", "commas"}},
       {{"--catalog=c", "--log_level=loud"}, {"\"loud\"", "debug, info"}},
   };
   for (const BadLine& bad : cases) {

@@ -23,6 +23,7 @@ from typing import (
 import typer
 
 from . import _terminal
+from ._connection import Tls
 from .client import Client, connect
 from .errors import (
     CupolaError,
@@ -42,7 +43,7 @@ class Session:
     server: str
     token: Optional[str]
     deadline: float
-    tls: bool
+    tls: Tls
 
 
 Server = Annotated[

@@ -23,9 +23,18 @@ from .results import Estimate
 DEFAULT_PORT = 7070
 RECEIVE_LIMIT = 32 << 20
 
+_Path = Union[str, pathlib.Path]
+
 # Whether and how to encrypt: no, with the system's certificate authorities,
-# with those of a PEM file, or as the given credentials say.
-Tls = Union[None, bool, str, pathlib.Path, grpc.ChannelCredentials]
+# with those of a PEM file, with (authorities, own certificate, own key) as PEM
+# files (authorities None: the system's), or as the given credentials say.
+Tls = Union[
+    None,
+    bool,
+    _Path,
+    Tuple[Optional[_Path], _Path, _Path],
+    grpc.ChannelCredentials,
+]
 
 # Operations are pure functions or idempotent (but for one: see unary), so they
 # are sent again when a server cannot be reached: after so many seconds each. Errors of other kinds
@@ -46,6 +55,9 @@ class Connection:
     ) -> None:
         if deadline is not None and not deadline > 0:
             raise ValueError(f"deadline: expected seconds > 0, got {deadline}")
+        if token and not (token.isascii() and token.isprintable()):
+            # gRPC would quote it in its complaint.
+            raise ValueError("token: expected printable ASCII")
         self.target = _with_port(target)
         self.deadline = deadline
         self._authorization: List[Tuple[str, str]] = (
@@ -280,4 +292,15 @@ def _credentials(tls: Tls) -> Optional[grpc.ChannelCredentials]:
         return grpc.ssl_channel_credentials()
     if isinstance(tls, (str, pathlib.Path)):
         return grpc.ssl_channel_credentials(pathlib.Path(tls).read_bytes())
+    if isinstance(tls, tuple):
+        if len(tls) != 3:
+            raise ValueError(
+                f"tls: expected (authorities, certificate, key), got {len(tls)}"
+                " items"
+            )
+        roots, chain, key = (
+            None if path is None else pathlib.Path(path).read_bytes()
+            for path in tls
+        )
+        return grpc.ssl_channel_credentials(roots, key, chain)
     return tls

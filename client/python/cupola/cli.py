@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
+import hashlib
+import re
+import secrets
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -18,6 +23,7 @@ from rich.live import Live
 
 from . import __version__, _cli_pairs, _cli_questions, _terminal
 from ._cli_session import NOT_READY, Session, Shown, command, exits, fail
+from ._connection import Tls
 from .client import DEFAULT_DEADLINE, Client
 
 HTTP_PORT = 7071
@@ -55,11 +61,26 @@ def _session(
         float, typer.Option(min=0.001, help="Seconds to wait for an answer.")
     ] = DEFAULT_DEADLINE,
     tls: Annotated[bool, typer.Option(help="Encrypt.")] = False,
+    tls_ca: Annotated[
+        Optional[Path],
+        typer.Option(help="Who signs the server's certificate (PEM)."),
+    ] = None,
+    tls_cert: Annotated[
+        Optional[Path], typer.Option(help="Your own certificate (PEM).")
+    ] = None,
+    tls_key: Annotated[
+        Optional[Path], typer.Option(help="Its key (PEM).")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    context.obj = Session(server, token, deadline, tls)
+    if (tls_cert is None) != (tls_key is None):
+        fail("--tls-cert and --tls-key are given together or not at all", 2)
+    encryption: Tls = tls_ca or tls
+    if tls_cert is not None and tls_key is not None:
+        encryption = (tls_ca, tls_cert, tls_key)
+    context.obj = Session(server, token, deadline, encryption)
 
 
 @command(app)
@@ -140,6 +161,32 @@ def _http_of(server: str) -> str:
     """The HTTP port that belongs to a server's address by default."""
     host = server.rpartition(":")[0] if ":" in server else server
     return f"{host}:{HTTP_PORT}"
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Whose it is; stands in logs.")],
+    role: Annotated[str, typer.Option(help="read or admin.")] = "read",
+    expires: Annotated[
+        Optional[str], typer.Option(help="As in 2027-01-31, UTC.")
+    ] = None,
+) -> None:
+    """Make a token: itself on standard error, and on standard output the line
+    for the server's --tokens file (`cupola token ada >> tokens`)."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        fail("NAME: expected 1 to 64 of A-Z a-z 0-9 . _ -", 2)
+    if role not in ("read", "admin"):
+        fail(f"--role {role}: expected read or admin", 2)
+    made = f"cupola_{secrets.token_urlsafe(32)}"
+    line = f"{name} {role} {hashlib.sha256(made.encode()).hexdigest()}"
+    if expires is not None:
+        try:
+            datetime.date.fromisoformat(expires)
+        except ValueError:
+            fail(f"--expires {expires}: expected a day, 2027-01-31", 2)
+        line += f" expires={expires}"
+    print(line)
+    print(made, file=sys.stderr)
 
 
 @importers.command()

@@ -1,0 +1,36 @@
+#ifndef CUPOLA_SERVER_HTTP_HTTP_ANSWER_H_
+#define CUPOLA_SERVER_HTTP_HTTP_ANSWER_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace cupola::http {
+
+inline constexpr char kJsonType[] = "application/json";
+inline constexpr char kBytesType[] = "application/octet-stream";
+
+struct HttpAnswer {
+  int code = 200;
+  std::string type = kJsonType;
+  std::string body;
+  std::string headers;  // further ones, each with its line's end
+};
+
+// The HTTP status of an error, as Google's APIs map codes: 400 for
+// INVALID_ARGUMENT, FAILED_PRECONDITION and OUT_OF_RANGE, 401, 403, 404, 409
+// (ALREADY_EXISTS, ABORTED), 429, 499 (CANCELLED), 501, 503, 504, else 500.
+int HttpCode(absl::StatusCode code);
+// "Not Found", ...: of a status line.
+const char* HttpReason(int code);
+
+// {"code": "NOT_FOUND", "message": "...", "details": []}. With a delay after
+// which to try again, which is then the one item of details, {"retryDelayMs":
+// N}, and the header Retry-After, in whole seconds; negative: none. `code`: 0:
+// the error's own.
+HttpAnswer ErrorAnswer(const absl::Status& error, long retry_milliseconds = -1,
+                       int code = 0);
+
+}  // namespace cupola::http
+
+#endif  // CUPOLA_SERVER_HTTP_HTTP_ANSWER_H_
