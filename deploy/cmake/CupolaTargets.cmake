@@ -9,16 +9,19 @@ file(MAKE_DIRECTORY ${CUPOLA_PROTOBUF_FIRST})
 list(GET Protobuf_INCLUDE_DIRS 0 _protobuf_include)
 file(CREATE_LINK ${_protobuf_include}/google ${CUPOLA_PROTOBUF_FIRST}/google SYMBOLIC)
 
+# Sanitizers see all that is compiled here, generated code included; the first
+# finding ends the program.
+if(CUPOLA_SANITIZE)
+  add_compile_options(-fsanitize=${CUPOLA_SANITIZE} -fno-sanitize-recover=all
+    -fno-omit-frame-pointer -g1 -O1)
+  add_link_options(-fsanitize=${CUPOLA_SANITIZE})
+endif()
+
 add_library(cupola_flags INTERFACE)
 target_compile_options(cupola_flags INTERFACE
   -Wall -Wextra -Werror $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 target_include_directories(cupola_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_include_directories(cupola_flags BEFORE INTERFACE ${CUPOLA_PROTOBUF_FIRST})
-if(CUPOLA_SANITIZE)
-  target_compile_options(cupola_flags INTERFACE
-    -fsanitize=${CUPOLA_SANITIZE} -fno-omit-frame-pointer -g -O1)
-  target_link_options(cupola_flags INTERFACE -fsanitize=${CUPOLA_SANITIZE})
-endif()
 
 # LibTorch as system headers: its warnings are not ours. OpenMP, of which LibTorch
 # brings the run-time library, because at::parallel_for needs it where it is

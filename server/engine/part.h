@@ -8,7 +8,6 @@
 #include "absl/time/time.h"
 #include "server/analysis/analysis.h"
 #include "server/engine/flight.h"
-#include "server/model/model.h"
 #include "storage/digest.h"
 
 namespace cupola::engine {
