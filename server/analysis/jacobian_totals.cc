@@ -3,22 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "server/analysis/state_io.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::analysis {
 namespace {
-
-template <typename T>
-absl::Status SaveVector(const std::vector<T>& values,
-                        storage::StateWriter* state) {
-  return state->Append(values.data(), values.size() * sizeof(T));
-}
-
-template <typename T>
-absl::Status RestoreVector(storage::StateReader* state,
-                           std::vector<T>* values) {
-  return state->Read(values->data(), values->size() * sizeof(T));
-}
 
 // Whether `a` comes before `b` among the largest.
 bool Before(const JacobianEntry& a, const JacobianEntry& b) {
@@ -226,10 +215,7 @@ absl::Status JacobianTotals::Restore(storage::StateReader* state) {
     RETURN_IF_ERROR(RestoreVector(state, &sums.largest));
     RETURN_IF_ERROR(RestoreVector(state, &sums.counts));
   }
-  if (state->left() != 0) {
-    return absl::DataLossError("the state goes on behind its end");
-  }
-  return absl::OkStatus();
+  return AtEnd(*state);
 }
 
 }  // namespace cupola::analysis

@@ -1,0 +1,50 @@
+#ifndef CUPOLA_SERVER_ANALYSIS_STATE_IO_H_
+#define CUPOLA_SERVER_ANALYSIS_STATE_IO_H_
+
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "storage/state_file.h"
+
+// What accumulators' Save and Restore share.
+
+namespace cupola::analysis {
+
+// The elements, without their number: both sides know it from the options.
+template <typename T>
+absl::Status SaveVector(const std::vector<T>& values,
+                        storage::StateWriter* state) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  return state->Append(values.data(), values.size() * sizeof(T));
+}
+
+// As many elements as `values` has.
+template <typename T>
+absl::Status RestoreVector(storage::StateReader* state,
+                           std::vector<T>* values) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  return state->Read(values->data(), values->size() * sizeof(T));
+}
+
+// The options at the beginning of a state: DATA_LOSS where they are others.
+template <typename T>
+absl::Status RestoreSame(storage::StateReader* state, const T& mine) {
+  T saved{};
+  if (absl::Status s = state->ReadValue(&saved); !s.ok()) return s;
+  if (saved != mine) {
+    return absl::DataLossError("the state is of other options");
+  }
+  return absl::OkStatus();
+}
+
+// DATA_LOSS where bytes are left.
+inline absl::Status AtEnd(const storage::StateReader& state) {
+  if (state.left() == 0) return absl::OkStatus();
+  return absl::DataLossError("the state goes on behind its end");
+}
+
+}  // namespace cupola::analysis
+
+#endif  // CUPOLA_SERVER_ANALYSIS_STATE_IO_H_
