@@ -34,6 +34,7 @@ from .generation import (
     Generation,
     TokenStream,
 )
+from .importers import ImportFailed, Imported, import_dictionary
 from .info import (
     CacheStatistics,
     DictionaryInfo,
@@ -95,6 +96,8 @@ __all__ = [
     "GeneratedToken",
     "Generation",
     "HookPoint",
+    "ImportFailed",
+    "Imported",
     "Internal",
     "InvalidArgument",
     "LogitLens",
@@ -136,4 +139,5 @@ __all__ = [
     "Unimplemented",
     "Zero",
     "connect",
+    "import_dictionary",
 ]

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
 from rich.live import Live
 
-from . import __version__, _cli_pairs, _cli_questions, _terminal
+from . import __version__, _cli_import, _cli_pairs, _cli_questions, _terminal
 from ._cli_session import NOT_READY, Session, Shown, command, exits, fail
 from ._connection import Tls
 from .client import DEFAULT_DEADLINE, Client
@@ -34,11 +33,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-importers = typer.Typer(
-    help="Turns a model file into a folder that a server can load.",
-    no_args_is_help=True,
-)
-app.add_typer(importers, name="import")
+app.add_typer(_cli_import.app, name="import")
 
 
 def _print_version(wanted: bool) -> None:
@@ -187,33 +182,6 @@ def token(
         line += f" expires={expires}"
     print(line)
     print(made, file=sys.stderr)
-
-
-@importers.command()
-def gguf(
-    gguf_file: Annotated[Path, typer.Argument(help="A Llama model.")],
-    out_folder: Annotated[Path, typer.Argument(help="Is made if missing.")],
-) -> None:
-    """Write a GGUF file as a Hugging Face folder in float32."""
-    from rich.progress import Progress
-
-    from .importers.gguf import ImportFailed, import_gguf
-
-    progress = Progress(console=Console(stderr=True), transient=True)
-    bar = progress.add_task("dequantizing", total=None)
-
-    def advance(done: int, total: int) -> None:
-        progress.start()  # not before there is something to show
-        progress.update(bar, completed=done, total=total)
-
-    try:
-        import_gguf(gguf_file, out_folder, advance)
-    except (ImportFailed, OSError) as error:
-        fail(str(error), 1)
-    finally:
-        if progress.live.is_started:
-            progress.stop()
-    print(f"wrote {out_folder}")
 
 
 def main() -> None:

@@ -67,6 +67,7 @@ def test_wheel_contents(wheel):
         "cupola/__init__.py",
         "cupola/py.typed",
         "cupola/importers/gguf.py",
+        "cupola/importers/dictionaries.py",
         "cupola/_proto/__init__.py",
         "cupola/_proto/analysis_pb2.py",
         "cupola/_proto/analysis_pb2.pyi",

@@ -1,1 +1,7 @@
-"""Turns models kept in other formats into folders that a server can load."""
+"""Turns models and dictionaries kept in other formats into folders that a
+server can load."""
+
+from ._failure import ImportFailed
+from .dictionaries import FORMATS, Imported, import_dictionary
+
+__all__ = ["FORMATS", "ImportFailed", "Imported", "import_dictionary"]

@@ -1,4 +1,4 @@
-"""Writes a safetensors file one tensor at a time.
+"""Writes a safetensors file one tensor at a time, and JSON beside it.
 
 The safetensors package writes only what is in memory at once; an imported
 model is dequantized on the way, so that no more than one of its tensors is.
@@ -47,4 +47,12 @@ def write_safetensors(
             out.write(array.data)
             if progress:
                 progress(done, len(tensors))
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Dict[str, Any]) -> None:
+    """`path` is replaced when all is written."""
+    partial = path.with_name(path.name + ".partial")
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)

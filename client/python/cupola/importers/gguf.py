@@ -12,7 +12,6 @@ GGUF metadata keys and tensor names are those of the GGUF specification
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
@@ -20,13 +19,11 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from ._safetensors import LazyTensor, write_safetensors
+from ._failure import ImportFailed
+from ._safetensors import LazyTensor, write_json, write_safetensors
 from ._tokenizer import tokenizer_files
 
-
-class ImportFailed(Exception):
-    """The file cannot be turned into a Hugging Face folder; says why."""
-
+__all__ = ["ImportFailed", "import_gguf", "unpermute"]
 
 _GLOBAL = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -76,9 +73,9 @@ def import_gguf(
         write_safetensors(folder / "model.safetensors", weights, progress)
     except NotImplementedError as error:
         raise ImportFailed(f"a tensor cannot be dequantized: {error}") from None
-    _write_json(folder / "tokenizer.json", tokenizer)
-    _write_json(folder / "tokenizer_config.json", tokenizer_config)
-    _write_json(folder / "config.json", config)
+    write_json(folder / "tokenizer.json", tokenizer)
+    write_json(folder / "tokenizer_config.json", tokenizer_config)
+    write_json(folder / "config.json", config)
     return folder
 
 
@@ -219,10 +216,3 @@ def unpermute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
     pairs = rows.reshape(heads, out // heads // 2, 2, width)
     halves: NDArray[Any] = pairs.swapaxes(1, 2).reshape(out, width)
     return halves
-
-
-def _write_json(path: Path, value: Dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)

@@ -1,0 +1,314 @@
+"""Reads what torch.save wrote, with NumPy alone and without unpickling.
+
+Three containers: the zip archive of torch >= 1.6, the sequence of pickles
+before it, and a (perhaps gzipped) plain pickle whose storages are such
+sequences themselves. Tensors stay on the disk until they are loaded. Layouts:
+torch/serialization.py and torch/_utils.py.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import zipfile
+from pathlib import Path
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Dict,
+    FrozenSet,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._arrays import BFLOAT16, ZIP_ERRORS, to_float32
+from ._failure import ImportFailed
+from ._pickle import Allowed, read_pickle
+from ._safetensors import LazyTensor
+
+_MAX_PICKLE = 16 << 20  # of one that describes tensors and holds none
+_MAX_PLAIN = 8 << 30  # of one that holds them, when unzipped
+_MAX_DIMENSIONS = 8
+# What the sequence of pickles begins with.
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+
+_TYPES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": BFLOAT16,
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+_DTYPES = (
+    *("float64", "float32", "float16", "bfloat16"),
+    *("int64", "int32", "int16", "int8", "uint8", "bool"),
+)
+
+
+class _Type(NamedTuple):
+    """A storage's type on the pickle's stack."""
+
+    name: str
+
+
+class _Storage(NamedTuple):
+    kind: str  # of _TYPES' values
+    numel: int
+    load: Callable[[], bytes]
+
+    @property
+    def size(self) -> int:
+        return self.numel * _item_size(self.kind)
+
+
+def read_torch(path: Path, classes: FrozenSet[str] = frozenset()) -> Any:
+    """The saved value: plain values, LazyTensors, and Records of `classes`.
+
+    Raises ImportFailed for what is damaged, or names anything else.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+        if start.startswith(b"PK"):
+            return _read_zip(path, classes)
+        if start.startswith(b"\x1f\x8b"):
+            with gzip.open(path) as unzipped:
+                return _read_plain(unzipped, classes)  # type: ignore[arg-type]
+        if start.startswith(b"\x80"):
+            with open(path, "rb") as file:
+                if _is_sequence(file):
+                    return _read_sequence(lambda: open(path, "rb"), classes)
+                return _read_plain(file, classes)
+    except (*ZIP_ERRORS, OSError) as error:
+        raise ImportFailed(f"{path.name} is damaged: {error}") from None
+    except ImportFailed as error:
+        raise ImportFailed(f"{path.name}: {error}") from None
+    raise ImportFailed(f"{path.name} is no file of torch.save")
+
+
+def _allowed(
+    classes: FrozenSet[str], from_bytes: Optional[Callable[[bytes], Any]] = None
+) -> Allowed:
+    functions: Dict[str, Callable[..., Any]] = {
+        "collections.OrderedDict": _empty_dict,
+        "torch._utils._rebuild_tensor": _tensor,
+        "torch._utils._rebuild_tensor_v2": _tensor,
+        "torch._utils._rebuild_parameter": lambda data, *_: data,
+        "torch.Size": lambda sizes: tuple(sizes),
+        "torch.device": lambda kind, *_: str(kind),
+    }
+    if from_bytes:
+        functions["torch.storage._load_from_bytes"] = from_bytes
+    constants: Dict[str, Any] = {f"torch.{name}": name for name in _DTYPES}
+    constants.update({f"torch.{name}": _Type(name) for name in _TYPES})
+    return Allowed(functions, constants, classes)
+
+
+def _empty_dict(*items: Any) -> Dict[Any, Any]:
+    if items:
+        raise ImportFailed("an OrderedDict with items at once is not read")
+    return {}
+
+
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
+) -> LazyTensor:
+    """A view of a storage. Refuses one that would reach beyond its storage, or
+    repeat its values to more than are there."""
+    numbers = (offset, *shape, *strides)
+    if (
+        not isinstance(storage, _Storage)
+        or len(shape) != len(strides)
+        or len(shape) > _MAX_DIMENSIONS
+        or not all(isinstance(n, int) and n >= 0 for n in numbers)
+    ):
+        raise ImportFailed("a tensor's description is damaged")
+    count, last = 1, offset
+    for size, stride in zip(shape, strides):
+        count *= size
+        last += (size - 1) * stride
+    if count > storage.numel or (count and last >= storage.numel):
+        raise ImportFailed(
+            f"a tensor of shape {list(shape)} does not fit its storage of "
+            f"{storage.numel} values"
+        )
+
+    def load() -> NDArray[np.float32]:
+        try:
+            data = storage.load()
+        except ZIP_ERRORS as error:
+            raise ImportFailed(f"a tensor's data is damaged: {error}") from None
+        if len(data) != storage.size:
+            raise ImportFailed("a tensor's data has become shorter")
+        flat = np.frombuffer(data, _numpy_type(storage.kind))[offset:]
+        steps = [step * flat.itemsize for step in strides]
+        view = np.lib.stride_tricks.as_strided(
+            flat, shape, steps if count else None, writeable=False
+        )
+        return to_float32(view, storage.kind)
+
+    return LazyTensor(tuple(shape), load)
+
+
+def _numpy_type(kind: str) -> str:
+    return "<u2" if kind == BFLOAT16 else kind
+
+
+def _item_size(kind: str) -> int:
+    return np.dtype(_numpy_type(kind)).itemsize
+
+
+def _reference(value: Any) -> Tuple[str, str, int]:
+    """The type, the key and the count that a persistent id gives a storage."""
+    if (
+        not isinstance(value, tuple)
+        or len(value) < 5
+        or value[0] != "storage"
+        or not isinstance(value[1], _Type)
+        or not isinstance(value[2], str)
+        or not isinstance(value[4], int)
+        or value[4] < 0
+    ):
+        raise ImportFailed("a reference to a storage is damaged")
+    return _TYPES[value[1].name], value[2], value[4]
+
+
+def _read_zip(path: Path, classes: FrozenSet[str]) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+        pickles = [name for name in members if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise ImportFailed("the archive is not one that torch.save writes")
+        prefix = pickles[0][: -len("data.pkl")]
+        order = members.get(prefix + "byteorder")
+        if order and archive.read(order)[:16] != b"little":
+            raise ImportFailed("the tensors are big-endian, which is not read")
+
+        def storage(value: Any) -> _Storage:
+            kind, key, count = _reference(value)
+            info = members.get(f"{prefix}data/{key}")
+            if info is None or info.compress_type != zipfile.ZIP_STORED:
+                raise ImportFailed(
+                    f"the archive lacks the data of storage {key}"
+                )
+
+            def load(info: zipfile.ZipInfo = info) -> bytes:
+                with zipfile.ZipFile(path) as again:
+                    return again.read(info)
+
+            found = _Storage(kind, count, load)
+            if info.file_size != found.size:
+                raise ImportFailed(
+                    f"storage {key} has {info.file_size} bytes where "
+                    f"{found.size} are described"
+                )
+            return found
+
+        with archive.open(pickles[0]) as file:
+            return read_pickle(
+                file,  # type: ignore[arg-type]
+                _MAX_PICKLE,
+                _allowed(classes),
+                storage,
+            )
+
+
+def _is_sequence(file: BinaryIO) -> bool:
+    try:
+        first = read_pickle(file, 64, Allowed({}, {}, frozenset()))
+    except ImportFailed:
+        first = None
+    file.seek(0)
+    return bool(first == _MAGIC)
+
+
+def _read_sequence(
+    opened: Callable[[], BinaryIO], classes: FrozenSet[str]
+) -> Any:
+    """Pickles: the magic number, the protocol, facts about the machine, the
+    value, the storages' keys; then each storage as its int64 count and data."""
+    storages: Dict[str, _Storage] = {}
+    starts: Dict[str, int] = {}
+
+    def storage(value: Any) -> _Storage:
+        kind, key, count = _reference(value)
+        if len(value) > 5 and value[5] is not None:
+            raise ImportFailed("storages that share data are not read")
+
+        def load() -> bytes:
+            with opened() as again:
+                again.seek(starts[key])
+                return again.read(count * _item_size(kind))
+
+        made = storages.setdefault(key, _Storage(kind, count, load))
+        if made[:2] != (kind, count):
+            raise ImportFailed(f"storage {key} is described in two ways")
+        return made
+
+    plain = Allowed({}, {}, frozenset())
+    with opened() as file:
+        facts = [read_pickle(file, _MAX_PICKLE, plain) for _ in range(3)]
+        if facts[1] != _PROTOCOL or not isinstance(facts[2], dict):
+            raise ImportFailed(
+                f"protocol {facts[1]} of torch.save is not known"
+            )
+        if facts[2].get("little_endian") is not True:
+            raise ImportFailed("the tensors are big-endian, which is not read")
+        value = read_pickle(file, _MAX_PICKLE, _allowed(classes), storage)
+        keys = read_pickle(file, _MAX_PICKLE, plain)
+        if not isinstance(keys, list) or set(keys) != set(storages):
+            raise ImportFailed("the list of storages is damaged")
+        at = file.tell()
+        end = file.seek(0, io.SEEK_END)
+        for key in keys:
+            file.seek(at)
+            (count,) = struct.unpack("<q", file.read(8).ljust(8, b"\xff"))
+            starts[key] = at + 8
+            at += 8 + storages[key].size
+            if count != storages[key].numel or at > end:
+                raise ImportFailed(f"the data of storage {key} is cut short")
+    return value
+
+
+def _read_plain(file: BinaryIO, classes: FrozenSet[str]) -> Any:
+    def from_bytes(data: Any) -> Any:
+        if not isinstance(data, bytes):
+            raise ImportFailed("a storage's data is damaged")
+        return _read_sequence(lambda: io.BytesIO(data), frozenset())
+
+    value = read_pickle(file, _MAX_PLAIN, _allowed(classes, from_bytes))
+    if file.read(1):  # at its end a gzipped file's checksum is compared
+        raise ImportFailed("something follows the pickle")
+    return value
+
+
+def tensors_of(
+    value: Any, name: str, wanted: Optional[List[str]] = None
+) -> Dict[str, LazyTensor]:
+    """The tensors of a state dict, `wanted` among them."""
+    if not isinstance(value, dict):
+        raise ImportFailed(f"{name} holds no dictionary of tensors")
+    tensors = {
+        str(key): item
+        for key, item in value.items()
+        if isinstance(item, LazyTensor)
+    }
+    for key in wanted or []:
+        if key not in tensors:
+            raise ImportFailed(
+                f"{name} has no tensor {key}; it has "
+                + (", ".join(sorted(tensors)[:20]) or "none")
+            )
+    return tensors

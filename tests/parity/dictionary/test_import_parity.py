@@ -1,0 +1,132 @@
+"""Imported folders against SAELens' own loaders of the same files.
+
+Where SAELens reads a format, both must encode alike; and SAELens itself must
+read the folders that an import writes. Its loaders ask the Hugging Face hub for
+each file: here they get the files that were made on the disk.
+"""
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sae_lens import SAE
+from sae_lens.loading import pretrained_sae_loaders as loaders
+from sae_lens.registry import get_sae_class
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "client" / "python"))
+from cupola import import_dictionary  # noqa: E402
+from harness import upstream  # noqa: E402
+
+TOLERANCE = 5e-5
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The files below tmp_path / "source", whatever the repository."""
+
+    def download(repo_id, filename, subfolder=None, **_):
+        path = tmp_path / "source" / (subfolder or "") / filename
+        if not path.exists():
+            raise loaders.EntryNotFoundError("", response=_Response())
+        return str(path)
+
+    class _Response:
+        headers, request = {}, None
+
+    monkeypatch.setattr(loaders, "hf_hub_download", download)
+    return tmp_path / "source"
+
+
+def build(config, state):
+    """An SAE as SAE.from_pretrained makes it of a loader's answer."""
+    config = loaders.handle_config_defaulting(config)
+    sae_class, config_class = get_sae_class(config["architecture"])
+    config["dtype"] = "float32"
+    sae = sae_class(config_class.from_dict(config))
+    state = {n: t.float() for n, t in state.items()}
+    sae.process_state_dict_for_loading(state)
+    sae.load_state_dict(state)
+    return sae
+
+
+def load(name, made, hub):
+    relative = str(made.source.relative_to(hub)) if made.source != hub else "."
+    if name.startswith("gemma-transcoder"):
+        return build(
+            *loaders.gemma_2_transcoder_huggingface_loader(
+                "google/gemma-scope-2b-pt-transcoders",
+                relative,
+                cfg_overrides={"d_in": 48, "d_out": 48, "d_sae": upstream.D_SAE},
+            )[:2]
+        )
+    if name.startswith("gemma"):
+        return build(
+            *loaders.gemma_2_sae_huggingface_loader(
+                relative.split("/")[0],
+                relative,
+                cfg_overrides={"d_in": 48, "d_sae": upstream.D_SAE},
+            )[:2]
+        )
+    if name.startswith("llama-scope"):
+        config, state, _ = loaders.llama_scope_sae_huggingface_loader("", relative)
+        sae = build(config, state)
+        # What pretrained_saes.yaml holds for each: sqrt(d) / norm.
+        sae.fold_activation_norm_scaling_factor(48**0.5 / 20.0)
+        return sae
+    if name.startswith("dl"):
+        return build(
+            *loaders.dictionary_learning_sae_huggingface_loader_1("", relative)[:2]
+        )
+    return build(*loaders.mwhanna_transcoder_huggingface_loader("", relative)[:2])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gemma-res", "gemma-mlp", "gemma-transcoder", "gemma-embedding"),
+        *("llama-scope", "mwhanna"),
+        *("dl-standard", "dl-gated", "dl-topk", "dl-batchtopk"),
+        *("dl-matryoshka", "dl-jumprelu"),
+    ],
+)
+def test_encodes_as_saelens_loads_it(name, hub, tmp_path):
+    made = upstream.make(name, hub)
+    out = tmp_path / "out"
+    import_dictionary(made.format, made.source, out, **(made.options or {}))
+    ours = SAE.load_from_disk(str(out))
+    theirs = load(name, made, hub)
+    assert ours.cfg.architecture() == theirs.cfg.architecture()
+    assert ours.cfg.metadata.hook_name == theirs.cfg.metadata.hook_name
+    scale = 4.0 if name == "llama-scope" else 7.0 if name == "gemma-embedding" else 1.0
+    x = upstream.normal(1, 37, 48, scale=scale).double()
+    mine, their = (
+        copy.deepcopy(sae).to(dtype=torch.float64).encode(x) for sae in (ours, theirs)
+    )
+    # SAELens holds Llama Scope's threshold in bfloat16.
+    undecided = (mine > 0) != (their > 0)
+    assert undecided.double().mean() <= (0.001 if name == "llama-scope" else 0)
+    assert (mine > 0).sum() > 20
+    difference = (mine - their).abs().masked_fill(undecided, 0)
+    assert difference.max() <= TOLERANCE * their.max()
+
+
+# SAELens has no TopK transcoder and reads no pairs.
+READABLE = [name for name in upstream.ALL if not name.startswith(("jsae", "sparsify-"))]
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_saelens_reads_what_an_import_writes(name, tmp_path):
+    made = upstream.make(name, tmp_path / "source")
+    out = tmp_path / "out"
+    import_dictionary(made.format, made.source, out, **(made.options or {}))
+    sae = SAE.load_from_disk(str(out)).to(dtype=torch.float64)
+    x = upstream.normal(2, 11, sae.cfg.d_in).double()
+    if made.hook == "hook_embed":
+        x *= sae.cfg.d_in**0.5
+    expected = made.encode(x)
+    scale = expected.abs().max()
+    assert (sae.encode(x) - expected).abs().max() <= TOLERANCE * scale
