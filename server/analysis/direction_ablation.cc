@@ -27,10 +27,10 @@ absl::Status CheckActive(const at::Tensor& strengths,
   const at::Tensor idle = strengths.le(0).nonzero();
   if (idle.size(0) == 0) return absl::OkStatus();
   const int64_t i = idle[0][0].item<int64_t>();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "samples.in_latents[", i, "] is ", samples.in[i].item<int64_t>(),
-      ", which is not active at row ", samples.token[i].item<int64_t>(),
-      "; accepted with step STRENGTH: a latent that is"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("samples: in_latent ", samples.in[i].item<int64_t>(),
+                   " is not active at row ", samples.token[i].item<int64_t>(),
+                   " of its prompt; accepted with strength: a latent that is"));
 }
 
 }  // namespace
@@ -41,7 +41,7 @@ DirectionAblationAnalysis::DirectionAblationAnalysis(
 
 storage::Digest DirectionAblationAnalysis::Identity(
     const storage::Digest& bridge, const DirectionAblationOptions& options) {
-  return storage::Hasher("direction-ablation/2")
+  return storage::Hasher("direction-ablation/3")
       .AddDigest(bridge)
       .AddInt(static_cast<int64_t>(options.step))
       .AddInt(options.draw.count)
@@ -70,6 +70,7 @@ absl::StatusOr<std::vector<Array>> DirectionAblationAnalysis::RecordOf(
     delta = at::ones({samples.token.size(0)}, x.options());
   }
   std::vector<at::Tensor> befores, afters, jacobians;
+  ScreenCounts counts;
   for (int64_t from = 0; from < samples.size(); from += kChunkSamples) {
     RETURN_IF_ERROR(pass.poll());
     const int64_t count = std::min(kChunkSamples, samples.size() - from);
@@ -77,7 +78,8 @@ absl::StatusOr<std::vector<Array>> DirectionAblationAnalysis::RecordOf(
                                        {samples.token.narrow(0, from, count),
                                         samples.in.narrow(0, from, count),
                                         samples.out.narrow(0, from, count),
-                                        delta.narrow(0, from, count)}));
+                                        delta.narrow(0, from, count)},
+                                       &counts));
     befores.push_back(std::move(moved.before));
     afters.push_back(std::move(moved.after));
     jacobians.push_back(std::move(moved.jacobian));
@@ -95,19 +97,23 @@ absl::StatusOr<std::vector<Array>> DirectionAblationAnalysis::RecordOf(
                              difference.lt(options_.cluster_drop);
   const at::Tensor kind =
       at::where(on_line, 0, at::where(cluster, 1, 2)).to(at::kInt);
-  return std::vector<Array>{
-      ToArray(samples.token, DType::kInt32), ToArray(samples.in, DType::kInt32),
-      ToArray(samples.out, DType::kInt32),   ToArray(delta, DType::kFloat32),
-      ToArray(before, DType::kFloat32),      ToArray(after, DType::kFloat32),
-      ToArray(jacobian, DType::kFloat32),    ToArray(kind, DType::kInt32)};
+  return std::vector<Array>{ToArray(samples.token, DType::kInt32),
+                            ToArray(samples.in, DType::kInt32),
+                            ToArray(samples.out, DType::kInt32),
+                            ToArray(delta, DType::kFloat32),
+                            ToArray(before, DType::kFloat32),
+                            ToArray(after, DType::kFloat32),
+                            ToArray(jacobian, DType::kFloat32),
+                            ToArray(kind, DType::kInt32),
+                            counts.ToArray()};
 }
 
 // read, x: the sequence's rows. samples: with their deltas.
 absl::StatusOr<DirectionAblationAnalysis::Moved>
 DirectionAblationAnalysis::Move(const Pass& pass, const MlpBridge& bridge,
                                 const Sandwich& s, const at::Tensor& read,
-                                const at::Tensor& x,
-                                const PairSamples& samples) const {
+                                const at::Tensor& x, const PairSamples& samples,
+                                ScreenCounts* counts) const {
   const SampleGroups groups = GroupSamples(samples);
   ASSIGN_OR_RETURN(
       const at::Tensor moved,
@@ -117,7 +123,7 @@ DirectionAblationAnalysis::Move(const Pass& pass, const MlpBridge& bridge,
       const at::Tensor values,
       reader.Read(pass,
                   at::cat({moved, s.point.y.index_select(0, groups.token)}),
-                  groups.tokens));
+                  groups.tokens, counts));
   const at::Tensor after = groups.ValuesOf(samples, values).to(x.device());
 
   Sandwich each = s.Select(samples.token);

@@ -7,6 +7,7 @@
 
 #include "server/analysis/analysis.h"
 #include "server/analysis/bridge_source.h"
+#include "server/analysis/latent_screen.h"
 #include "server/analysis/pair_samples.h"
 #include "server/analysis/sandwich.h"
 
@@ -35,7 +36,8 @@ struct DirectionAblationOptions {
 //
 // Record, a row per sample: token INT32 (the sequence's row), in_latent INT32,
 // out_latent INT32, delta, before, after (the output latent's activation) and
-// jacobian FLOAT32, kind INT32 (AblationClass); difference is after - before.
+// jacobian FLOAT32, kind INT32 (AblationClass); difference is after - before;
+// and one ScreenCounts.
 class DirectionAblationAnalysis : public Analysis {
  public:
   DirectionAblationAnalysis(BridgeSource bridge,
@@ -57,8 +59,8 @@ class DirectionAblationAnalysis : public Analysis {
   };
   absl::StatusOr<Moved> Move(const Pass& pass, const MlpBridge& bridge,
                              const Sandwich& sandwich, const at::Tensor& read,
-                             const at::Tensor& x,
-                             const PairSamples& samples) const;
+                             const at::Tensor& x, const PairSamples& samples,
+                             ScreenCounts* counts) const;
 
   const BridgeSource bridge_;
   const DirectionAblationOptions options_;

@@ -2,10 +2,12 @@
 #define CUPOLA_SERVER_ANALYSIS_JACOBIAN_ROWS_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "ATen/ATen.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "storage/array.h"
 
 namespace cupola::analysis {
@@ -28,17 +30,22 @@ class JacobianRowWriter {
       : min_abs_(min_abs), top_(top), max_bytes_(max_bytes) {}
 
   // rows: float32 [rows, d_sae], below those that came before.
-  // RESOURCE_EXHAUSTED once the entries take more than `max_bytes`. Exceptions
-  // of LibTorch pass through.
+  // RESOURCE_EXHAUSTED, before they are copied, once the entries take more than
+  // `max_bytes`. Exceptions of LibTorch pass through.
   absl::Status Append(const at::Tensor& rows);
 
-  RowsOfJacobian Finish() const;
+  // Ends the writing.
+  RowsOfJacobian Finish();
 
  private:
+  absl::Status AppendTop(const at::Tensor& rows);
+  // Makes room for a row each of so many entries: the place of the first.
+  absl::StatusOr<int64_t> AddRows(const std::vector<int64_t>& counts);
+
   const float min_abs_;
   const int64_t top_, max_bytes_;
-  int64_t entries_ = 0;
-  std::vector<at::Tensor> counts_, indices_, values_;
+  std::vector<int64_t> indptr_ = {0};
+  std::string indices_, values_;  // uint32 and float32
 };
 
 }  // namespace cupola::analysis

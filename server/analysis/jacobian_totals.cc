@@ -3,11 +3,49 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ATen/Parallel.h"
 #include "server/analysis/state_io.h"
+#include "server/dictionary/vectorize.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::analysis {
 namespace {
+
+// Parts of the output latents, for the threads.
+constexpr int64_t kParts = 8;
+constexpr int64_t kBlock = 512;
+
+// |value|, and 0 for what is no number.
+float SizeOf(float value) {
+  const float size = std::fabs(value);
+  return size > 0 ? size : 0;
+}
+
+// Of each |value| its bin: `last` from there on, last + 1 where it is 0.
+CUPOLA_CLONES void FindBins(const float* values, int64_t n, double per_bin,
+                            int32_t last, int32_t* bins) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float size = SizeOf(values[i]);
+    const double scaled = std::min(static_cast<double>(size) * per_bin,
+                                   static_cast<double>(last));
+    bins[i] = size > 0 ? static_cast<int32_t>(scaled) : last + 1;
+  }
+}
+
+CUPOLA_CLONES void AddRun(const float* values, int64_t n, float* sums) {
+  for (int64_t i = 0; i < n; ++i) sums[i] += SizeOf(values[i]);
+}
+CUPOLA_CLONES void AddRun(const float* values, int64_t n, double* sums) {
+  for (int64_t i = 0; i < n; ++i) sums[i] += SizeOf(values[i]);
+}
+CUPOLA_CLONES void NoteRun(const float* values, int64_t n, float* largest,
+                           uint32_t* counts) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float size = SizeOf(values[i]);
+    largest[i] = std::max(largest[i], size);
+    counts[i] += size > 0 ? 1 : 0;
+  }
+}
 
 // Whether `a` comes before `b` among the largest.
 bool Before(const JacobianEntry& a, const JacobianEntry& b) {
@@ -41,25 +79,56 @@ JacobianTotals::Sums& JacobianTotals::At(int32_t out) {
   return *rows_[out];
 }
 
-void JacobianTotals::AddRow(int32_t out, const int32_t* in, const float* values,
-                            int64_t count) {
-  ++active_[out];
-  Sums& sums = At(out);
-  const double per_bin = static_cast<double>(options_.bins) / options_.bins_end;
-  for (int64_t i = 0; i < count; ++i) {
-    const float size = std::fabs(values[i]);
-    if (in[i] < 0 || !(size > 0)) continue;
-    const int32_t latent = in[i];
-    if (options_.float64) {
-      sums.wide[latent] += size;
-    } else {
-      sums.narrow[latent] += size;
+void JacobianTotals::Add(int64_t tokens, const std::vector<TokenRow>& rows) {
+  tokens_ += tokens;
+  // Each output latent belongs to one part, which adds its rows in order.
+  std::vector<Histogram> histograms(kParts, Histogram(options_.bins + 2));
+  at::parallel_for(0, kParts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      for (const TokenRow& row : rows) {
+        if (row.out % kParts == part) AddRow(row, &histograms[part]);
+      }
     }
-    sums.largest[latent] = std::max(sums.largest[latent], size);
-    ++sums.counts[latent];
-    const double bin = std::min(static_cast<double>(size) * per_bin,
-                                static_cast<double>(options_.bins));
-    ++histogram_[static_cast<size_t>(bin)];
+  });
+  for (const Histogram& histogram : histograms) {
+    for (size_t bin = 0; bin < histogram_.size(); ++bin) {
+      histogram_[bin] += histogram[bin];
+    }
+  }
+}
+
+void JacobianTotals::AddRow(const TokenRow& row, Histogram* histogram) {
+  ++active_[row.out];
+  Sums& sums = At(row.out);
+  const double per_bin = static_cast<double>(options_.bins) / options_.bins_end;
+  const auto last = static_cast<int32_t>(options_.bins);
+  int32_t bins[kBlock];
+  for (int64_t begin = 0; begin < row.count; begin += kBlock) {
+    const int64_t n = std::min(kBlock, row.count - begin);
+    const int32_t* const in = row.in + begin;
+    const float* const values = row.values + begin;
+    FindBins(values, n, per_bin, last, bins);
+    // Most of a dense row's blocks have all latents from one on.
+    if (row.ascending && in[n - 1] - in[0] == n - 1) {
+      options_.float64 ? AddRun(values, n, sums.wide.data() + in[0])
+                       : AddRun(values, n, sums.narrow.data() + in[0]);
+      NoteRun(values, n, sums.largest.data() + in[0],
+              sums.counts.data() + in[0]);
+    } else {
+      for (int64_t i = 0; i < n; ++i) {
+        if (in[i] < 0) bins[i] = last + 1;
+        if (bins[i] > last) continue;
+        const float size = std::fabs(values[i]);
+        if (options_.float64) {
+          sums.wide[in[i]] += size;
+        } else {
+          sums.narrow[in[i]] += size;
+        }
+        sums.largest[in[i]] = std::max(sums.largest[in[i]], size);
+        ++sums.counts[in[i]];
+      }
+    }
+    for (int64_t i = 0; i < n; ++i) ++(*histogram)[bins[i]];
   }
 }
 

@@ -55,12 +55,18 @@ class JacobianTotals {
   // take.
   static double Bytes(const JacobianTotalsOptions& options, double outputs);
 
-  // One token. Latents are in range; an output latent is named once.
-  void BeginToken() { ++tokens_; }
-  // J[out, in[i]] = values[i] for i < count; `in` may be -1: padding. Also of
-  // an output latent none of whose entries differ from 0.
-  void AddRow(int32_t out, const int32_t* in, const float* values,
-              int64_t count);
+  // One token's J[out, in[i]] = values[i] for i < count; `in` may be -1:
+  // padding. Also of an output latent none of whose entries differ from 0.
+  struct TokenRow {
+    int32_t out;
+    const int32_t* in;
+    const float* values;
+    int64_t count;
+    bool ascending;  // `in` ascends
+  };
+  // The rows of `tokens` tokens, in their order. Latents are in range; a token
+  // names an output latent once. Several threads share the output latents.
+  void Add(int64_t tokens, const std::vector<TokenRow>& rows);
 
   int64_t tokens() const { return tokens_; }
   // [d_out]: tokens at which each output latent was active.
@@ -100,6 +106,9 @@ class JacobianTotals {
     std::vector<uint32_t> counts;
   };
   Sums& At(int32_t out);
+  // What a thread counts for itself; its last bin is of values that are 0.
+  using Histogram = std::vector<int64_t>;
+  void AddRow(const TokenRow& row, Histogram* histogram);
   double Divisor(JacobianStatistic statistic, JacobianDivisor divisor,
                  int32_t out) const;
   static double Value(const Sums& sums, JacobianStatistic statistic,

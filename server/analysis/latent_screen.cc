@@ -1,6 +1,7 @@
 #include "server/analysis/latent_screen.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <map>
 #include <utility>
@@ -66,6 +67,22 @@ ScreenCounts& ScreenCounts::operator+=(const ScreenCounts& other) {
   whole += other.whole;
   computed += other.computed;
   return *this;
+}
+
+storage::Array ScreenCounts::ToArray() const {
+  storage::Array array = {storage::DType::kInt64, {2}, {}};
+  array.bytes.append(reinterpret_cast<const char*>(&whole), sizeof(whole));
+  array.bytes.append(reinterpret_cast<const char*>(&computed),
+                     sizeof(computed));
+  return array;
+}
+
+ScreenCounts ScreenCounts::FromArray(const storage::Array& array) {
+  ScreenCounts counts;
+  std::memcpy(&counts.whole, array.bytes.data(), sizeof(whole));
+  std::memcpy(&counts.computed, array.bytes.data() + sizeof(whole),
+              sizeof(computed));
+  return counts;
 }
 
 double ScreenCounts::SkippedShare() const {
@@ -238,8 +255,6 @@ absl::StatusOr<at::Tensor> LatentScreen::Activations(
     const at::Tensor& x, const std::vector<ScreenedSegment>& segments,
     const std::function<absl::Status()>& poll, ScreenCounts* counts) const {
   ASSIGN_OR_RETURN(const at::Tensor input, EncoderInput(dictionary_, x));
-  ScreenCounts unwanted;
-  if (counts == nullptr) counts = &unwanted;
   std::vector<int64_t> offsets = {0};
   for (const ScreenedSegment& segment : segments) {
     offsets.push_back(offsets.back() +

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/dictionary/dictionary.h"
+#include "storage/array.h"
 
 namespace cupola::analysis {
 
@@ -26,6 +27,9 @@ struct ScreenCounts {
   ScreenCounts& operator+=(const ScreenCounts& other);
   // Anchors are computed besides: below 0 counts as 0.
   double SkippedShare() const;
+  // As records keep them: INT64 [2].
+  storage::Array ToArray() const;
+  static ScreenCounts FromArray(const storage::Array& array);
 };
 
 // A TopK dictionary's activations of a few latents at rows near others, exact
@@ -65,7 +69,7 @@ class LatentScreen {
 
   // x: float32 [rows, d_in] at the dictionary's input -> of each segment in
   // turn [end - begin, latents], one behind the other. Polled between chunks.
-  // Errors as Dictionary::Encode's. Adds to counts; null: not wanted.
+  // Errors as Dictionary::Encode's. Adds to counts.
   absl::StatusOr<at::Tensor> Activations(
       const at::Tensor& x, const std::vector<ScreenedSegment>& segments,
       const std::function<absl::Status()>& poll, ScreenCounts* counts) const;

@@ -120,7 +120,7 @@ absl::Status LayersRecord::AppendWhole(const at::Tensor& gradients) {
   return absl::OkStatus();
 }
 
-std::vector<Array> LayersRecord::Finish() const {
+std::vector<Array> LayersRecord::Finish() {
   const auto empty = [](DType dtype) { return Array{dtype, {0}, {}}; };
   const at::Device device = in_.indices.device();
   const at::Tensor in = IndexOf(row_in_, device);

@@ -67,7 +67,7 @@ class LayersRecord {
   absl::Status Append(const at::Tensor& gradients,
                       const std::function<absl::Status()>& poll);
 
-  std::vector<storage::Array> Finish() const;
+  std::vector<storage::Array> Finish();
 
  private:
   at::Tensor Block(const at::Tensor& gradients, const at::Tensor& in) const;

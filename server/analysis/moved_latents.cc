@@ -87,12 +87,13 @@ LatentReader::LatentReader(const MlpBridge& bridge,
 
 absl::StatusOr<at::Tensor> LatentReader::Read(
     const Pass& pass, const at::Tensor& y,
-    const std::vector<ScreenedSegment>& segments) const {
+    const std::vector<ScreenedSegment>& segments, ScreenCounts* counts) const {
   if (screen_.has_value()) {
-    return screen_->Activations(y, segments, pass.poll, nullptr);
+    return screen_->Activations(y, segments, pass.poll, counts);
   }
   DenseReader reader(segments);
   const int64_t rows = segments.empty() ? 0 : segments.back().end;
+  *counts += {rows * out_.d_sae(), rows * out_.d_sae()};
   const int64_t step = std::max(kMinDenseRows, kDenseValues / out_.d_sae());
   std::vector<at::Tensor> parts = {at::empty({0}, at::kFloat)};
   for (int64_t first = 0; first < rows; first += step) {

@@ -37,10 +37,11 @@ class LatentReader {
 
   // y: float32 [rows, d] at place().y; the segments' rows are in order and
   // begin with the first -> of each segment in turn [end - begin, latents],
-  // flat, on the host. Errors as Dictionary::Encode's, and poll's.
-  absl::StatusOr<at::Tensor> Read(
-      const Pass& pass, const at::Tensor& y,
-      const std::vector<ScreenedSegment>& segments) const;
+  // flat, on the host. Adds to `counts`. Errors as Dictionary::Encode's, and
+  // poll's.
+  absl::StatusOr<at::Tensor> Read(const Pass& pass, const at::Tensor& y,
+                                  const std::vector<ScreenedSegment>& segments,
+                                  ScreenCounts* counts) const;
 
  private:
   const dictionary::Dictionary& out_;

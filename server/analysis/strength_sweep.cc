@@ -120,7 +120,7 @@ SweepAnalysis::SweepAnalysis(BridgeSource bridge, SweepOptions options,
 
 storage::Digest SweepAnalysis::Identity(const storage::Digest& bridge,
                                         const SweepOptions& options) {
-  storage::Hasher hasher("sweep/2");
+  storage::Hasher hasher("sweep/3");
   hasher.AddDigest(bridge)
       .AddInt(options.points)
       .AddInt(options.draw.count)
@@ -143,7 +143,7 @@ std::set<model::HookPoint> SweepAnalysis::captures() const {
 absl::StatusOr<at::Tensor> SweepAnalysis::Curves(
     const Pass& pass, const MlpBridge& bridge, const PairSamples& samples,
     const at::Tensor& read, const at::Tensor& x, const at::Tensor& strengths,
-    const at::Tensor& grid) const {
+    const at::Tensor& grid, ScreenCounts* counts) const {
   const int64_t points = grid.size(1);
   const Shared shared = ShareSweeps(samples);
   const auto sweeps = static_cast<int64_t>(shared.first.size());
@@ -175,7 +175,7 @@ absl::StatusOr<at::Tensor> SweepAnalysis::Curves(
                                    samples.in.index_select(0, some), amounts}));
     ASSIGN_OR_RETURN(
         const at::Tensor flat,
-        reader.Read(pass, rows, Segments(shared, from, count, rows)));
+        reader.Read(pass, rows, Segments(shared, from, count, rows), counts));
     int64_t at = 0;
     for (int64_t i = from; i < from + count; ++i) {
       const auto width = static_cast<int64_t>(shared.latents[i].size());
@@ -220,12 +220,14 @@ absl::StatusOr<std::vector<std::vector<Array>>> SweepAnalysis::Run(
         SamplesOf(options_.draw, mine, *placed.sequence);
     const at::Tensor strengths = Strengths(mine.in, samples);
     const at::Tensor grid = Grid(options_, strengths);  // [s, points]
+    ScreenCounts counts;
     ASSIGN_OR_RETURN(
         const at::Tensor curves,
         Curves(pass, *bridge, samples, read.narrow(0, begin, count),
-               x.narrow(0, begin, count), strengths, grid));
+               x.narrow(0, begin, count), strengths, grid, &counts));
     begin += count;
     records.push_back(RecordOf(samples, strengths, grid, curves));
+    records.back().push_back(counts.ToArray());
   }
   return records;
 }

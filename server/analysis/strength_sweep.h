@@ -7,6 +7,7 @@
 
 #include "server/analysis/analysis.h"
 #include "server/analysis/bridge_source.h"
+#include "server/analysis/latent_screen.h"
 #include "server/analysis/pair_samples.h"
 
 namespace cupola::analysis {
@@ -32,7 +33,8 @@ struct SweepOptions {
 // Record, a row per sample: token INT32 (the sequence's row), in_latent INT32,
 // out_latent INT32, strength FLOAT32 (the input latent's own), last FLOAT32
 // (the grid's end), kind INT32 (CurveKind), slope, intercept, zero_first,
-// zero_last FLOAT32; curves FLOAT32 [samples, points], else empty ([0]).
+// zero_last FLOAT32; curves FLOAT32 [samples, points], else empty ([0]); and
+// one ScreenCounts.
 class SweepAnalysis : public Analysis {
  public:
   SweepAnalysis(BridgeSource bridge, SweepOptions options, bool inputs);
@@ -48,7 +50,8 @@ class SweepAnalysis : public Analysis {
                                     const PairSamples& samples,
                                     const at::Tensor& read, const at::Tensor& x,
                                     const at::Tensor& strengths,
-                                    const at::Tensor& grid) const;
+                                    const at::Tensor& grid,
+                                    ScreenCounts* counts) const;
   std::vector<storage::Array> RecordOf(const PairSamples& samples,
                                        const at::Tensor& strengths,
                                        const at::Tensor& grid,

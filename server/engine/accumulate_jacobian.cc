@@ -155,20 +155,18 @@ class Accumulation : public JobWork {
     const auto* indptr = ValuesOf<int64_t>(answer.indptr);
     const auto* indices = ValuesOf<int32_t>(answer.indices);
     const bool sparse = answer.indptr.shape[0] > 0;
-    for (int64_t token = 0; token < n; ++token) {
-      totals_.BeginToken();
-      for (int64_t slot = 0; slot < k_out; ++slot) {
-        const int64_t row = token * k_out + slot;
-        if (outs[row] < 0) continue;
-        if (sparse) {
-          totals_.AddRow(outs[row], indices + indptr[row], values + indptr[row],
-                         indptr[row + 1] - indptr[row]);
-        } else {
-          totals_.AddRow(outs[row], ins + token * k_in, values + row * k_in,
-                         k_in);
-        }
+    std::vector<JacobianTotals::TokenRow> rows;
+    for (int64_t row = 0; row < n * k_out; ++row) {
+      if (outs[row] < 0) continue;
+      if (sparse) {
+        rows.push_back({outs[row], indices + indptr[row], values + indptr[row],
+                        indptr[row + 1] - indptr[row], /*ascending=*/true});
+      } else {
+        rows.push_back({outs[row], ins + row / k_out * k_in,
+                        values + row * k_in, k_in, /*ascending=*/false});
       }
     }
+    totals_.Add(n, rows);
   }
 
   const JacobianRequest request_;  // without prompts

@@ -144,6 +144,15 @@ Array GlobalRows(const Question& question, const Records& records) {
   return Int32Array(all);
 }
 
+// Over all records; each one's counts come last.
+double SkippedShare(const Records& records) {
+  analysis::ScreenCounts counts;
+  for (const auto& record : records) {
+    counts += analysis::ScreenCounts::FromArray(record->back());
+  }
+  return counts.SkippedShare();
+}
+
 absl::Status CheckGrid(const analysis::SweepOptions& options) {
   if (options.length() < 1 || options.length() > kMaxPoints) {
     return InvalidArgumentError(
@@ -199,6 +208,7 @@ DirectionAblationAnswer AnswerDirectionAblation(const Question& question,
   answer.after = Concatenate(records, 5);
   answer.jacobian = Concatenate(records, 6);
   answer.kind = Concatenate(records, 7);
+  answer.skipped_share = SkippedShare(records);
   LabelRows(question, answer.prompt, answer.position);
   answer.provenance = ProvenanceOf(question, answered);
   return answer;
@@ -242,6 +252,7 @@ SweepAnswer AnswerSweep(const Question& question, Answered answered) {
   answer.zero_first = Concatenate(records, 8);
   answer.zero_last = Concatenate(records, 9);
   answer.curves = Concatenate(records, 10);
+  answer.skipped_share = SkippedShare(records);
   LabelRows(question, answer.prompt, answer.position);
   answer.provenance = ProvenanceOf(question, answered);
   return answer;

@@ -78,19 +78,30 @@ int64_t AtLeastActive(const dictionary::Manifest& manifest) {
                                                                   : 0;
 }
 
-// Arrays [n, ...] one below the other, their other axes padded to the longest.
-Array ConcatenatePadded(const Records& records, size_t which, double fill) {
+// The shape of arrays [n, ...] one below the other, their other axes padded to
+// the longest.
+std::vector<int64_t> PaddedShape(const Records& records, size_t which) {
   std::vector<int64_t> shape = (*records.front())[which].shape;
   shape[0] = 0;
-  bool even = true;
   for (const auto& record : records) {
     const Array& mine = (*record)[which];
     shape[0] += mine.shape[0];
     for (size_t axis = 1; axis < shape.size(); ++axis) {
-      even = even && mine.shape[axis] == shape[axis];
       shape[axis] = std::max(shape[axis], mine.shape[axis]);
     }
   }
+  return shape;
+}
+
+// Arrays one below the other in their padded shape.
+Array ConcatenatePadded(const Records& records, size_t which, double fill) {
+  const std::vector<int64_t> shape = PaddedShape(records, which);
+  const bool even =
+      std::all_of(records.begin(), records.end(), [&](const auto& record) {
+        const std::vector<int64_t>& mine = (*record)[which].shape;
+        return std::equal(mine.begin() + 1, mine.end(), shape.begin() + 1,
+                          shape.end());
+      });
   if (even) return Concatenate(records, which);
   const DType dtype = (*records.front())[which].dtype;
   at::Tensor all = at::full(shape, fill, analysis::ToScalarType(dtype));
@@ -152,6 +163,23 @@ void LabelPairs(const Question& question, const Records& records,
 
 }  // namespace
 
+absl::Status CheckPaddedJacobians(const Records& records, int64_t max_bytes) {
+  double bytes = 0;
+  for (size_t which = 0; which < JacobianAnalysis::kFields; ++which) {
+    if (which == JacobianAnalysis::kIndptr) continue;
+    double values = 4;  // bytes each
+    for (int64_t size : PaddedShape(records, which)) {
+      values *= static_cast<double>(size);
+    }
+    bytes += values;
+  }
+  if (bytes <= static_cast<double>(max_bytes)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the Jacobians, padded to the token with the most active latents, would "
+      "take ",
+      bytes, " bytes; accepted: ", max_bytes, ": ask for fewer prompts"));
+}
+
 absl::StatusOr<Question> AskJacobian(const JacobianRequest& request,
                                      const Sources& sources,
                                      const Limits& limits) {
@@ -161,7 +189,11 @@ absl::StatusOr<Question> AskJacobian(const JacobianRequest& request,
   const absl::StatusOr<analysis::BridgePlace> place = PlacePair(pair, sources);
   if (!place.ok() || request.frozen ||
       request.source_rule != analysis::SourceRule::kSame) {
-    return AskLayersJacobian(request, std::move(pair), sources, limits);
+    ASSIGN_OR_RETURN(
+        Question across,
+        AskLayersJacobian(request, std::move(pair), sources, limits));
+    across.check_answer = CheckPaddedJacobians;
+    return across;
   }
   BridgeQuestion bridge = BridgeAt(std::move(pair), *place, sources);
   Question& question = bridge.question;
@@ -177,6 +209,7 @@ absl::StatusOr<Question> AskJacobian(const JacobianRequest& request,
                                std::max<int64_t>(1, AtLeastActive(out))));
   NoteCost(request, sources.dictionary->manifest(), out,
            sources.model->config(), question);
+  question.check_answer = CheckPaddedJacobians;
   question.identity = JacobianAnalysis::Identity(bridge.identity, options);
   question.bind =
       [place = bridge.place, cache = sources.bridges, options,

@@ -12,6 +12,9 @@ namespace cupola::engine {
 absl::StatusOr<Question> AskJacobian(const JacobianRequest& request,
                                      const Sources& sources,
                                      const Limits& limits);
+// Prompts of few active latents are padded to those of many: RESOURCE_EXHAUSTED
+// where the answer would hold more than `max_bytes`.
+absl::Status CheckPaddedJacobians(const Records& records, int64_t max_bytes);
 JacobianAnswer AnswerJacobian(const Question& question, Answered answered);
 
 }  // namespace cupola::engine

@@ -33,6 +33,7 @@ struct DirectionAblationAnswer {
   // [samples]
   Array row, in_latent, out_latent, delta, before, after, jacobian, kind;
   Array prompt, position;  // [rows]
+  double skipped_share = 0;  // of what was to be encoded, with proof
   Provenance provenance;
 };
 
@@ -45,6 +46,7 @@ struct SweepAnswer {
   Array slope, intercept, zero_first, zero_last;
   Array curves;            // [samples, points] or [0]
   Array prompt, position;  // [rows]
+  double skipped_share = 0;
   Provenance provenance;
 };
 

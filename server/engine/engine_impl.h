@@ -17,6 +17,7 @@
 #include "server/engine/mean_store.h"
 #include "server/engine/question.h"
 #include "server/engine/request_runner.h"
+#include "server/model/status_macros.h"
 #include "server/model/torch_status.h"
 
 namespace cupola::engine {
@@ -187,10 +188,11 @@ void Engine::Impl::AnalyseAdmitted(
           empty.provenance = ProvenanceOf(*question, *answered);
           return done(std::move(empty));
         }
-        done(model::CatchTorch("assembling an answer",
-                               [&]() -> absl::StatusOr<Answer> {
-                                 return answer(*question, *std::move(answered));
-                               }));
+        done(model::CatchTorch(
+            "assembling an answer", [&]() -> absl::StatusOr<Answer> {
+              RETURN_IF_ERROR(CheckAnswer(*question, answered->records));
+              return answer(*question, *std::move(answered));
+            }));
       });
     });
   };

@@ -216,10 +216,22 @@ void LabelRows(const Question& question, Array& prompt, Array& position) {
   position = Int32Array(positions);
 }
 
+absl::Status CheckAnswer(const Question& question, const Records& records) {
+  if (question.check_answer == nullptr || question.max_record_bytes == 0) {
+    return absl::OkStatus();
+  }
+  return question.check_answer(records, question.max_record_bytes);
+}
+
 Array Concatenate(const Records& records, size_t which) {
-  Array all = (*records.front())[which];
-  for (size_t i = 1; i < records.size(); ++i) {
-    const Array& more = (*records[i])[which];
+  size_t bytes = 0;
+  for (const auto& record : records) bytes += (*record)[which].bytes.size();
+  const Array& first = (*records.front())[which];
+  Array all = {first.dtype, first.shape, {}};
+  all.shape[0] = 0;
+  all.bytes.reserve(bytes);
+  for (const auto& record : records) {
+    const Array& more = (*record)[which];
     all.shape[0] += more.shape[0];
     all.bytes += more.bytes;
   }

@@ -22,6 +22,9 @@ namespace cupola::engine {
 
 class MeanStore;
 
+// One record per sequence.
+using Records = std::vector<std::shared_ptr<const storage::Record>>;
+
 // A dictionary's entry, or its half.
 struct DictionaryUse {
   std::string entry;
@@ -82,6 +85,10 @@ struct Question {
   // What the records may hold together: how many latents are active, say, is
   // only known when they are there. RESOURCE_EXHAUSTED beyond; 0: anything.
   int64_t max_record_bytes = 0;
+  // Whether the answer that is made of the records, one below the other, may
+  // hold more than they do: RESOURCE_EXHAUSTED beyond max_bytes. Null: it does
+  // not.
+  absl::Status (*check_answer)(const Records&, int64_t max_bytes) = nullptr;
   // Filled but for from_cache and seconds.
   Provenance provenance;
 };
@@ -99,8 +106,6 @@ double ShareOfPass(const std::vector<model::HookPoint>& hooks,
 // Of one of the question's sequences, whatever the cache has of it.
 double FlopsOf(const Question& question, const analysis::Sequence& sequence);
 
-// One record per sequence.
-using Records = std::vector<std::shared_ptr<const storage::Record>>;
 struct Answered {
   Records records;
   bool from_cache = false;  // every record was a hit
@@ -190,6 +195,9 @@ std::pair<model::HookPoint, model::HookPoint> HooksOf(
     const dictionary::Manifest& manifest, dictionary::Half half);
 
 int64_t RowCount(const Question& question);
+
+// Of the question's check_answer, if it has one.
+absl::Status CheckAnswer(const Question& question, const Records& records);
 
 // Which prompt and position each of the answer's rows is: INT32 [rows].
 void LabelRows(const Question& question, Array& prompt, Array& position);

@@ -117,6 +117,7 @@ StreamedAnswer<v1::DirectionAblationResponse> ToProto(
   tensors.Add(std::move(answer.after), header->mutable_after());
   tensors.Add(std::move(answer.jacobian), header->mutable_jacobian());
   tensors.Add(std::move(answer.kind), header->mutable_kind());
+  header->set_skipped_share(answer.skipped_share);
   return FinishRows(std::move(streamed), &tensors, &answer, total_seconds);
 }
 
@@ -136,6 +137,7 @@ StreamedAnswer<v1::SweepResponse> ToProto(engine::SweepAnswer answer,
   tensors.Add(std::move(answer.zero_first), header->mutable_zero_first());
   tensors.Add(std::move(answer.zero_last), header->mutable_zero_last());
   tensors.Add(std::move(answer.curves), header->mutable_curves());
+  header->set_skipped_share(answer.skipped_share);
   return FinishRows(std::move(streamed), &tensors, &answer, total_seconds);
 }
 

@@ -24,16 +24,21 @@ struct Row {
   std::vector<float> values;
 };
 
+// One token.
+void Add(const std::vector<Row>& rows, JacobianTotals* totals,
+         bool ascending = false) {
+  std::vector<JacobianTotals::TokenRow> added;
+  for (const Row& row : rows) {
+    added.push_back({row.out, row.in.data(), row.values.data(),
+                     static_cast<int64_t>(row.in.size()), ascending});
+  }
+  totals->Add(1, added);
+}
+
 // Two tokens: outputs 1 and 2, then output 1 alone.
 void AddTwoTokens(JacobianTotals* totals) {
-  const auto add = [totals](const Row& row) {
-    totals->AddRow(row.out, row.in.data(), row.values.data(), row.in.size());
-  };
-  totals->BeginToken();
-  add({1, {0, 3, -1}, {0.5f, -0.25f, 9}});
-  add({2, {0, 3, -1}, {0, 2, 9}});
-  totals->BeginToken();
-  add({1, {3}, {-0.75f}});
+  Add({{1, {0, 3, -1}, {0.5f, -0.25f, 9}}, {2, {0, 3, -1}, {0, 2, 9}}}, totals);
+  Add({{1, {3}, {-0.75f}}}, totals);
 }
 
 JacobianTotalsOptions Options(bool float64 = false) {
@@ -72,11 +77,7 @@ TEST(JacobianTotalsTest, CountsWhatIsStrictlyAbove) {
 
 TEST(JacobianTotalsTest, TheLowestLatentsWinTies) {
   JacobianTotals totals(Options());
-  const int32_t in[] = {2, 4};
-  const float values[] = {1, 1};
-  totals.BeginToken();
-  totals.AddRow(3, in, values, 2);
-  totals.AddRow(0, in, values, 2);
+  Add({{3, {2, 4}, {1, 1}}, {0, {2, 4}, {1, 1}}}, &totals);
   const auto top = totals.Top(JacobianStatistic::kSum, kTokens, 3);
   ASSERT_EQ(top.size(), 3u);
   EXPECT_EQ(top[0].out, 0);
@@ -87,6 +88,53 @@ TEST(JacobianTotalsTest, TheLowestLatentsWinTies) {
   EXPECT_EQ(top[2].in, 2);
   EXPECT_EQ(totals.Top(JacobianStatistic::kSum, kTokens, 100).size(), 4u);
   EXPECT_TRUE(totals.Top(JacobianStatistic::kSum, kTokens, 0).empty());
+}
+
+// Rows of more than a block, whole and with gaps, one by one and many at once,
+// give what plain additions give.
+TEST(JacobianTotalsTest, LongRowsAddUpLikeShortOnes) {
+  constexpr int64_t kWidth = 1300;
+  std::mt19937 random(11);
+  std::vector<Row> rows;
+  for (int i = 0; i < 40; ++i) {
+    Row& row =
+        rows.emplace_back(Row{static_cast<int32_t>(random() % 20), {}, {}});
+    for (int32_t in = 0; in < kWidth; ++in) {
+      if (i % 2 == 1 && random() % 50 == 0) continue;
+      row.in.push_back(in);
+      row.values.push_back(in % 97 == 0 ? 0
+                           : in % 89 == 0
+                               ? NAN
+                               : std::normal_distribution<float>(0, 1)(random));
+    }
+  }
+  for (bool float64 : {false, true}) {
+    const JacobianTotalsOptions options = {20, kWidth, float64, 30, 1.5};
+    JacobianTotals fast(options), slow(options);
+    std::vector<JacobianTotals::TokenRow> all;
+    std::vector<int64_t> histogram(31);
+    for (const Row& row : rows) {
+      all.push_back({row.out, row.in.data(), row.values.data(),
+                     static_cast<int64_t>(row.in.size()), true});
+      Add({row}, &slow);
+      for (float value : row.values) {
+        if (!(std::fabs(value) > 0)) continue;
+        ++histogram[std::min<int64_t>(30, std::fabs(value) * (30 / 1.5))];
+      }
+    }
+    fast.Add(40, all);
+    EXPECT_EQ(fast.tokens(), slow.tokens());
+    EXPECT_EQ(fast.active(), slow.active());
+    EXPECT_EQ(fast.histogram(), slow.histogram());
+    EXPECT_EQ(fast.histogram(), histogram);
+    for (auto statistic : {JacobianStatistic::kSum, JacobianStatistic::kMax,
+                           JacobianStatistic::kCount}) {
+      for (int32_t out = 0; out < 20; ++out) {
+        EXPECT_EQ(fast.Row(statistic, kTokens, out),
+                  slow.Row(statistic, kTokens, out));
+      }
+    }
+  }
 }
 
 // Against plain sums over random tokens, with a save and a restore in between.
@@ -106,13 +154,7 @@ TEST(JacobianTotalsTest, ARestoredStateGoesOnToTheSameBits) {
     }
   }
   const auto add = [&](JacobianTotals* totals, int begin, int end) {
-    for (int t = begin; t < end; ++t) {
-      totals->BeginToken();
-      for (const Row& row : tokens[t]) {
-        totals->AddRow(row.out, row.in.data(), row.values.data(),
-                       row.in.size());
-      }
-    }
+    for (int t = begin; t < end; ++t) Add(tokens[t], totals);
   };
   for (bool float64 : {false, true}) {
     JacobianTotals straight(Options(float64)), first(Options(float64)),

@@ -14,6 +14,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 READY = re.compile(r"cupola: listening grpc=(\S+) http=(\S+)")
 START_SECONDS = 120  # for a hung server; a start takes a second
 STOP_SECONDS = 60
+# Flags of servers that keep the constants between two dictionaries, and of those
+# that have no memory for them.
+MEMORY = [(), ("--product_bytes=0",)]
 
 
 def binary():

@@ -8,7 +8,7 @@ import torch
 from harness.lens import hooked
 from harness.published import ablation_class, sweep_class
 from harness.sandwich import Sandwich, jacobian, through_mlp
-from harness.server import Server, catalog_text
+from harness.server import MEMORY, Server, catalog_text
 from harness.zoo import D_MODEL, make_dictionaries, make_models
 
 TOLERANCE = 5e-5
@@ -59,11 +59,11 @@ def entries(tmp_path_factory):
     return Entries(tmp_path_factory.mktemp("entries"))
 
 
-@pytest.fixture(scope="module")
-def client(entries, tmp_path_factory):
+@pytest.fixture(scope="module", params=MEMORY, ids=["products", "gathered"])
+def client(request, entries, tmp_path_factory):
     catalog = catalog_text(entries.models, entries.entries)
     folder = tmp_path_factory.mktemp("server")
-    with Server(folder, catalog, "--no-self_check") as server:
+    with Server(folder, catalog, "--no-self_check", *request.param) as server:
         server.wait_until_loaded()
         with cupola.connect(server.grpc) as client:
             yield client
@@ -106,6 +106,9 @@ def test_ablations(entries, client, family, first, second, step):
     pair = client.pair(f"{family}/{first}", f"{family}/{second}")
     found = pair.ablate(PROMPTS, POSITIONS, draws=6, seed=3, step=step)
     assert len(found) == 6 * len(oracle.tokens)
+    # Only a TopK's competition is skipped.
+    assert 0 <= found.skipped_share < 1
+    assert found.skipped_share == 0 or family != "gemma2"
     assert found.row.tolist() == sorted(found.row.tolist())
     assert found.prompt.tolist() == [r // 2 for r in found.row]
     assert found.position.tolist() == [POSITIONS[r % 2] for r in found.row]

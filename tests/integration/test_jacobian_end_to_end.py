@@ -15,7 +15,7 @@ from harness.sandwich import (
     second_derivatives,
     through_mlp,
 )
-from harness.server import Server, catalog_text
+from harness.server import MEMORY, Server, catalog_text
 from harness.zoo import D_MODEL, make_dictionaries, make_models
 
 TOLERANCE = 5e-5
@@ -106,14 +106,10 @@ def catalog(pairs):
     return catalog_text(pairs.models, pairs.entries)
 
 
-@pytest.fixture(scope="module", params=["products", "gathered"])
+@pytest.fixture(scope="module", params=MEMORY, ids=["products", "gathered"])
 def client(request, catalog, tmp_path_factory):
-    """With the constants kept, and with no memory for them."""
-    flags = ["--no-self_check"]
-    if request.param == "gathered":
-        flags.append("--product_bytes=0")
-    folder = tmp_path_factory.mktemp(f"server-{request.param}")
-    with Server(folder, catalog, *flags) as server:
+    folder = tmp_path_factory.mktemp("server")
+    with Server(folder, catalog, "--no-self_check", *request.param) as server:
         server.wait_until_loaded()
         with cupola.connect(server.grpc) as client:
             yield client

@@ -4,7 +4,7 @@ through cancellation and a killed server."""
 import cupola
 import numpy as np
 import pytest
-from harness.server import Server, catalog_text
+from harness.server import MEMORY, Server, catalog_text
 from harness.zoo import D_MODEL, make_dictionaries, make_models
 
 PAIR = "tiny/pair"
@@ -21,9 +21,10 @@ def catalog(tmp_path_factory):
     return catalog_text({"tiny": model}, {PAIR: ("tiny", pair)})
 
 
-@pytest.fixture(scope="module")
-def client(catalog, tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("jobs"), catalog) as server:
+@pytest.fixture(scope="module", params=MEMORY, ids=["products", "gathered"])
+def client(request, catalog, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("jobs")
+    with Server(folder, catalog, *request.param) as server:
         server.wait_until_loaded()
         with cupola.connect(server.grpc) as client:
             yield client

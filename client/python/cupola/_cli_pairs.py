@@ -70,12 +70,26 @@ def jacobian(
             help="slots: all k of a TopK dictionary; positive: those above 0."
         ),
     ] = "slots",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="Across layers: full, or frozen (attention patterns and norm "
+            "scales stay)."
+        ),
+    ] = "full",
+    source_positions: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Token indices of the input latents, e.g. 1,3, or all; "
+            "default: the output's own."
+        ),
+    ] = None,
     html: HtmlOption = None,
     processing: ProcessingOption = None,
     bos: BosOption = None,
 ) -> Shown:
-    """Show how the latents before an MLP move those behind it, on each token of
-    TEXT."""
+    """Show how the latents of one dictionary move those of another, on each
+    token of TEXT: around an MLP, or across layers and positions."""
     answer = _pair(client, pair, output, processing).jacobian(
         read(text),
         numbers(positions, "--positions"),
@@ -85,6 +99,10 @@ def jacobian(
         top=top if block == "all" else None,
         mask=mask,
         prepend_bos=bos,
+        mode=mode,
+        source_positions="all"
+        if source_positions == "all"
+        else numbers(source_positions, "--source-positions"),
     )
     _write(html, answer)
     return Shown(

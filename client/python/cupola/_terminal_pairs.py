@@ -50,9 +50,12 @@ def _strongest(answer: Jacobian, top: int) -> List[List[Tuple[int, int, float]]]
 
 def show_jacobian(answer: Jacobian, top: int) -> None:
     """Of an answer for one prompt."""
+    # Where inputs and outputs stand at the same tokens, one column tells both.
+    apart = bool((answer.source_position != answer.position).any())
     table = new_table(
         "#",
         "token",
+        *(("#from",) if apart else ()),
         "#input latent",
         "#activation",
         "#output latent",
@@ -63,7 +66,12 @@ def show_jacobian(answer: Jacobian, top: int) -> None:
     for row, entries in enumerate(_strongest(answer, top)):
         inputs = _acts(answer.in_latents[row], answer.in_acts[row])
         outputs = _acts(answer.out_latents[row], answer.out_acts[row])
-        place = (str(answer.position[row]), Text(repr(tokens[row])))
+        place: Tuple[Any, ...] = (
+            str(answer.position[row]),
+            Text(repr(tokens[row])),
+        )
+        if apart:
+            place += (str(answer.source_position[row]),)
         for source, target, value in entries:
             table.add_row(
                 *place,
@@ -73,7 +81,7 @@ def show_jacobian(answer: Jacobian, top: int) -> None:
                 three_digits(outputs[target]),
                 Text(f"{value:+.4f}", "green" if value > 0 else "red"),
             )
-            place = ("", Text(""))
+            place = ("",) * len(place)
         if not entries:
             table.add_row(*place, "none")
     console = new_console()
@@ -104,6 +112,7 @@ def jacobian_json(answer: Jacobian) -> Dict[str, Any]:
         outputs = answer.out_latents[row] >= 0
         token = {
             "position": int(answer.position[row]),
+            "source_position": int(answer.source_position[row]),
             "token_id": int(answer.token_ids[row]),
             "token": tokens[row],
             "in_latents": list(

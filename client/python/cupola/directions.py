@@ -41,6 +41,7 @@ class _Samples(Answer, abc.ABC):
         prompt: NDArray[np.int32],
         position: NDArray[np.int32],
         provenance: Provenance,
+        skipped_share: float,
     ) -> None:
         self.row = arrays["row"]
         self.in_latent = arrays["in_latent"]
@@ -49,6 +50,9 @@ class _Samples(Answer, abc.ABC):
         self.prompt = prompt[self.row]
         self.position = position[self.row]
         self.provenance = provenance
+        # Of the output latents' pre-activations at the moved points, the share
+        # that the server proved needless instead of computing it.
+        self.skipped_share = skipped_share
 
     def __len__(self) -> int:
         return len(self.row)
@@ -209,11 +213,12 @@ def _ask(
 ) -> Tuple[Dict[str, NDArray[Any]], Dict[str, Any]]:
     name_pair(pair, request)
     add_rows(pair.input, request, prompts, positions, inputs, prepend_bos)
-    _, arrays, rows = _answers.ask_rows(
+    header, arrays, rows = _answers.ask_rows(
         pair.input._client, operation, request, pair.input.info.model, names
     )
     found = dict(zip(names, arrays))
     more = {name: rows[name] for name in ("prompt", "position", "provenance")}
+    more["skipped_share"] = header.skipped_share
     if request.HasField("samples"):
         # The server answers by prompt: back to the order they were given in.
         given = np.asarray(request.samples.rows, np.int64)

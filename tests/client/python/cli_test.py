@@ -199,6 +199,20 @@ def test_jacobian(run, server):
     assert not request.prompts.prepend_bos
 
 
+def test_jacobian_across_layers(run, server):
+    lines = run(
+        *("jacobian", "tiny/sae", "The sky", "--output", "tiny/pair:out"),
+        *("--mode", "frozen", "--source-positions", "0", "--top", "1"),
+    ).output.splitlines()
+    assert "from" in lines[0]
+    assert lines[2].split()[:4] == ["1", "'The'", "0", "5"]
+    request, _ = server.last("GetJacobian")
+    assert request.mode == 2
+    assert list(request.source_positions.at.every_prompt.values) == [0]
+    run("jacobian", "tiny/pair", "The", "--source-positions", "all")
+    assert server.last("GetJacobian")[0].source_positions.all
+
+
 def test_jacobian_json(run):
     answer = json.loads(
         run("jacobian", "tiny/pair", "The sky", "--json").output
@@ -207,6 +221,7 @@ def test_jacobian_json(run):
     assert answer["output_dictionary"] == "tiny/pair:out"
     assert answer["tokens"][0] == {
         "position": 0,
+        "source_position": 0,
         "token_id": 0,
         "token": "<bos>",
         "in_latents": [[5, 3.0], [7, 2.0]],
@@ -271,6 +286,7 @@ def test_sweep(run, server, tmp_path):
         (("sweep", "--positions", "one"), "--positions"),
         (("jacobian", "--block", "some"), "block: expected 'active' or 'all'"),
         (("jacobian", "--mask", "most"), "mask: expected"),
+        (("jacobian", "--mode", "half"), "mode: expected"),
     ],
 )
 def test_bad_questions_about_a_pair(run, server, arguments, says):

@@ -64,7 +64,12 @@ class FakePairs:
             second_order=tensor(np.zeros(0), FLOAT32),
             mlp_output=tensor(np.zeros(0), FLOAT32),
             gradients=tensor(np.zeros(0), FLOAT32),
-            source_position=tensor(position, INT32),
+            source_position=tensor(
+                np.zeros(n)
+                if request.HasField("source_positions")
+                else position,
+                INT32,
+            ),
             prompt=tensor(prompt, INT32),
             position=tensor(position, INT32),
             columns=D_SAE,
