@@ -187,10 +187,29 @@ std::vector<FlagSpec> Specs(Flags* f) {
        Size(&f->cache_bytes)},
       {"cache_memory_bytes", "SIZE", "the cache's hot tier in memory; 128M",
        Size(&f->cache_memory_bytes)},
-      {"device", "auto|cpu|cuda:N", "where models compute; auto",
+      {"device", "auto|cpu|cuda:N[,...]",
+       "where models compute; of several, each entry goes where there is room; "
+       "auto: all GPUs, else the CPU",
        Text(&f->device)},
-      {"model_root", "DIR", "refuse catalog paths outside this folder",
+      {"device_memory", "SIZE",
+       "weights that each device may hold: entries load on demand and the "
+       "least "
+       "recently used leave; 0: no limit",
+       Size(&f->device_memory)},
+      {"min_residency_seconds", "N",
+       "an entry stays loaded for as long before another takes its room, "
+       "unless "
+       "the request that waits cannot; 1",
+       Number(&f->min_residency_seconds, 0, 86400)},
+      {"model_root", "DIR",
+       "refuse catalog paths outside this folder; where clients may register "
+       "models and dictionaries",
        Text(&f->model_root)},
+      {"upload_dir", "DIR",
+       "keep uploaded dictionaries here; without it, below --cache_dir",
+       Text(&f->upload_dir)},
+      {"upload_bytes", "SIZE", "all uploaded dictionaries together; 10G",
+       Size(&f->upload_bytes)},
       {"threads", "N", "computing threads of the CPU; 0: one per core",
        Number(&f->threads, 0, 4096)},
       {"batch_tokens", "N", "a device batch's budget of tokens; 4096",
@@ -333,9 +352,11 @@ std::string FlagsHelp() {
         "  --", spec.name, spec.value.empty() ? "" : " ", spec.value);
     absl::StrAppend(&text, usage, "\n      ", spec.help, "\n");
   }
-  absl::StrAppend(&text,
-                  "\nSizes take K, M, G and T. Switches: --name, --no-name.\n"
-                  "SIGTERM and SIGINT drain; a second one ends at once.\n");
+  absl::StrAppend(
+      &text,
+      "\nSizes take K, M, G and T. Switches: --name, --no-name.\n"
+      "SIGTERM and SIGINT drain; a second one ends at once. SIGHUP reads "
+      "the catalog again.\n");
   return text;
 }
 

@@ -15,12 +15,14 @@
 #include "absl/time/clock.h"
 #include "server/engine/device_memory.h"
 #include "server/engine/engine.h"
+#include "server/engine/file_stamp.h"
 #include "server/flags.h"
 #include "server/http/http_server.h"
 #include "server/service/access.h"
 #include "server/service/catalog_file.h"
 #include "server/service/log.h"
 #include "server/service/metrics.h"
+#include "server/service/registry.h"
 #include "server/service/server.h"
 #include "server/tls/tls_files.h"
 #include "torch/headeronly/version.h"
@@ -51,6 +53,8 @@ engine::EngineOptions ToEngineOptions(const Flags& flags,
   engine::EngineOptions options;
   options.catalog = std::move(catalog);
   options.device = flags.device;
+  options.device_memory = flags.device_memory;
+  options.min_residency = absl::Seconds(flags.min_residency_seconds);
   options.cache.directory = flags.cache_dir;
   options.cache.capacity_bytes = flags.cache_bytes;
   options.cache.memory_bytes = flags.cache_memory_bytes;
@@ -63,6 +67,24 @@ engine::EngineOptions ToEngineOptions(const Flags& flags,
   options.front_threads = static_cast<int>(flags.front_threads);
   options.self_check = flags.self_check;
   options.job_checkpoint = absl::Seconds(flags.job_checkpoint_seconds);
+  return options;
+}
+
+service::RegistryOptions ToRegistryOptions(const Flags& flags) {
+  service::RegistryOptions options;
+  options.catalog = flags.catalog;
+  options.model_root = flags.model_root;
+  options.upload_directory = flags.upload_dir;
+  options.upload_bytes = flags.upload_bytes;
+  if (!flags.cache_dir.empty()) {
+    // Among what is no cache (Engine::Impl::StateDirectory).
+    options.state_directory =
+        absl::StrCat(flags.cache_dir, "/state/registered");
+    if (options.upload_directory.empty()) {
+      options.upload_directory =
+          absl::StrCat(flags.cache_dir, "/state/uploads");
+    }
+  }
   return options;
 }
 
@@ -111,25 +133,40 @@ absl::StatusOr<std::shared_ptr<tls::TlsFiles>> LoadTls(const Flags& flags) {
       });
 }
 
-// The signals that end the server. Blocked in every thread, so that only
-// `Wait` sees them.
-class EndSignals {
+void Reload(service::Registry& registry) {
+  const absl::Status reloaded = registry.Reload();
+  if (reloaded.ok()) {
+    service::LogInfo("catalog reloaded");
+  } else {
+    service::LogError("catalog not reloaded; the old one stays",
+                      {{"reason", std::string(reloaded.message())}});
+  }
+}
+
+// The signals that end the server, and SIGHUP. Blocked in every thread, so that
+// only `Wait` sees them.
+class Signals {
  public:
-  EndSignals() {
+  Signals() {
     sigemptyset(&set_);
+    sigaddset(&set_, SIGHUP);
     sigaddset(&set_, SIGTERM);
     sigaddset(&set_, SIGINT);
     pthread_sigmask(SIG_BLOCK, &set_, nullptr);
   }
 
-  // Waits for one of them, at most so long; whether one came.
-  bool Wait(absl::Duration timeout) const {
+  enum class Which { kNone, kEnd, kReload };
+  // Waits for one of them, at most so long.
+  Which Wait(absl::Duration timeout) const {
     const timespec limit = absl::ToTimespec(timeout);
-    return sigtimedwait(&set_, nullptr, &limit) > 0;
+    const int signal = sigtimedwait(&set_, nullptr, &limit);
+    if (signal == SIGHUP) return Which::kReload;
+    return signal > 0 ? Which::kEnd : Which::kNone;
   }
 
-  // From now on a signal ends the process at once.
+  // From now on a signal ends the process at once, and SIGHUP does nothing.
   void Release() const {
+    std::signal(SIGHUP, SIG_IGN);
     std::signal(SIGTERM, SIG_DFL);
     std::signal(SIGINT, SIG_DFL);
     pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
@@ -140,7 +177,7 @@ class EndSignals {
 };
 
 int Serve(const Flags& flags) {
-  const EndSignals signals;  // before the first thread
+  const Signals signals;  // before the first thread
   const absl::Status logging = service::StartLog(flags.log_level);
   if (!logging.ok()) return Complain(logging, kUsage);
   if (flags.threads > 0) at::set_num_threads(static_cast<int>(flags.threads));
@@ -148,12 +185,15 @@ int Serve(const Flags& flags) {
   absl::StatusOr<engine::CatalogSpec> catalog =
       service::ReadCatalogFile(flags.catalog, flags.model_root);
   if (!catalog.ok()) return Complain(catalog.status(), kFailed);
+  engine::StampFiles(&*catalog);
 
   service::Metrics metrics(CUPOLA_VERSION, TORCH_VERSION);
-  auto engine = engine::Engine::Create(
-      ToEngineOptions(flags, *std::move(catalog)), &metrics);
+  auto engine =
+      engine::Engine::Create(ToEngineOptions(flags, *catalog), &metrics);
   if (!engine.ok()) return Complain(engine.status(), kFailed);
   LogCache(**engine);
+  const auto registry = service::Registry::Open(
+      ToRegistryOptions(flags), *std::move(catalog), engine->get());
   metrics.SetGauges([engine = engine->get()] {
     const engine::QueueDepths depths = engine->QueueDepth();
     return service::Gauges{depths.interactive, depths.bulk,
@@ -180,6 +220,7 @@ int Serve(const Flags& flags) {
   options.reflection = flags.reflection;
   options.version = CUPOLA_VERSION;
   options.torch_version = TORCH_VERSION;
+  options.registry = registry.get();
   auto server = service::Server::Start(options, engine->get(), &metrics);
   if (!server.ok()) return Complain(server.status(), kFailed);
 
@@ -212,16 +253,17 @@ int Serve(const Flags& flags) {
   service::LogInfo("listening", {{"address", line}});
 
   // Health turns SERVING with the catalog; a signal ends the wait.
-  bool ended = false;
-  while (!ended && !(*engine)->CatalogReady()) {
-    ended = signals.Wait(absl::Milliseconds(20));
-  }
-  if (!ended) {
-    serving = true;
-    (*server)->SetServing(true);
-    LogCatalog(**engine);
-    service::LogInfo("serving");
-    while (!ended) ended = signals.Wait(absl::Hours(1));
+  for (bool ended = false; !ended;) {
+    const bool ready = serving || (*engine)->CatalogReady();
+    if (ready && !serving.exchange(true)) {
+      (*server)->SetServing(true);
+      LogCatalog(**engine);
+      service::LogInfo("serving");
+    }
+    const auto signal =
+        signals.Wait(ready ? absl::Hours(1) : absl::Milliseconds(20));
+    ended = signal == Signals::Which::kEnd;
+    if (signal == Signals::Which::kReload) Reload(*registry);
   }
 
   signals.Release();

@@ -72,6 +72,7 @@ if ((quick && !python)); then die "--quick and --label exclude each other"; fi
 # What runs long on purpose is asked for by name.
 if ((stress)); then
   labels+='|stress'
+  export CUPOLA_STRESS=1  # what Python's stress tests ask for
 else
   pytest_paths+=(--ignore=tests/stress)
 fi

@@ -10,7 +10,11 @@ constexpr int64_t kShareOfWeight = 32;
 }  // namespace
 
 LatentColumns::LatentColumns(const model::Linear* encoder)
-    : encoder_(encoder), capacity_(encoder->out_features() / kShareOfWeight) {}
+    : encoder_(encoder), capacity_(Capacity(encoder->out_features())) {}
+
+int64_t LatentColumns::Capacity(int64_t columns) {
+  return columns / kShareOfWeight;
+}
 
 at::Tensor LatentColumns::Gather(const std::vector<int32_t>& latents) const {
   const std::lock_guard<std::mutex> lock(mutex_);

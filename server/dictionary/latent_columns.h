@@ -18,6 +18,8 @@ namespace cupola::dictionary {
 class LatentColumns {
  public:
   explicit LatentColumns(const model::Linear* encoder);
+  // How many columns of an encoder with so many are ever kept.
+  static int64_t Capacity(int64_t columns);
 
   // Whether so few latents are worth a path of their own.
   bool Serves(size_t latents) const {

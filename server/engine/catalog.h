@@ -2,23 +2,46 @@
 #define CUPOLA_SERVER_ENGINE_CATALOG_H_
 
 #include <functional>
-#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "server/dictionary/dictionary.h"
 #include "server/engine/catalog_entry.h"
 #include "server/engine/catalog_types.h"
 #include "server/engine/dictionary_name.h"
+#include "server/engine/entries.h"
 #include "server/engine/loader.h"
+#include "server/engine/memory_ledger.h"
 #include "server/engine/observer.h"
+#include "server/engine/room_queue.h"
 #include "server/model/model.h"
 
 namespace cupola::engine {
+
+// Where entries compute, and what they may hold there.
+struct CatalogOptions {
+  Devices devices;
+  int64_t device_memory = 0;     // weights on each of them; 0: no limit
+  absl::Duration min_residency;  // see residency_policy.h
+};
+
+// The weights that a request needs, and those that it has been given: it holds
+// them until it ends.
+struct WantedWeights {
+  std::string model;
+  std::optional<model::Processing> processing;  // unset: no model's weights
+  std::vector<DictionaryUse> dictionaries;
+};
+struct HeldWeights {
+  ModelPtr model;  // null where none is wanted
+  std::vector<DictionaryPtr> dictionaries;
+};
 
 // The models and dictionaries of a server and what is loaded of them.
 //
@@ -26,41 +49,58 @@ namespace cupola::engine {
 // digest; small, kept for good once opened, so that a cached answer needs no
 // weights) and its weights, per processing for a model and per half for a
 // dictionary. Each loads once however many ask (see Loader), never on a device
-// worker.
+// worker, and when there is room for it on its device (see RoomQueue): what has
+// been used least recently leaves, models and dictionaries alike. A request
+// keeps what it has been given.
+//
+// The entries may change while the server runs. Whoever answers a request takes
+// them once (entries()) and asks for all that he needs with these, so that he
+// gets one catalog's.
 //
 // Every Acquire calls `done` exactly once: at once when the thing is there,
 // else when it has been loaded or the request must give up. NOT_FOUND names the
 // entries that exist; FAILED_PRECONDITION repeats why an entry could not be
-// loaded, until Load tries again. Any thread may call; `done` must not block.
-class Catalog {
+// loaded, until Load tries again; RESOURCE_EXHAUSTED: it does not fit. Any
+// thread may call; `done` must not block.
+class Catalog : private RoomQueue::Slots {
  public:
   template <typename T>
   using Done = std::function<void(absl::StatusOr<T>)>;
 
-  // INVALID_ARGUMENT: duplicate or empty names, a dictionary of an unknown
-  // model, an unknown device. `default_device` is a torch device.
+  // Errors are MakeEntries'.
   static absl::StatusOr<std::unique_ptr<Catalog>> Create(
-      const CatalogSpec& spec, const std::string& default_device,
+      const CatalogSpec& spec, const CatalogOptions& options,
       Observer* observer);
 
-  void AcquireModelSource(const std::string& name, const RequestContext&,
-                          Done<ModelSourcePtr> done);
-  void AcquireModel(const std::string& name, model::Processing processing,
-                    const RequestContext&, Done<ModelPtr> done);
-  void AcquireDictionarySource(const std::string& entry, const RequestContext&,
+  EntriesPtr entries() const;
+  // Other entries from now on (see MakeEntries); those that leave drop their
+  // weights.
+  struct Change {
+    EntriesPtr before, now;
+  };
+  absl::StatusOr<Change> Set(const CatalogSpec& spec);
+
+  void AcquireModelSource(const EntriesPtr& entries, const std::string& name,
+                          const RequestContext&, Done<ModelSourcePtr> done);
+  void AcquireDictionarySource(const EntriesPtr& entries,
+                               const std::string& name, const RequestContext&,
                                Done<DictionarySourcePtr> done);
-  void AcquireDictionary(const std::string& entry, dictionary::Half half,
-                         const RequestContext&, Done<DictionaryPtr> done);
+  // All together: a request that waits for some holds none.
+  void AcquireWeights(const EntriesPtr& entries, const WantedWeights& wanted,
+                      const RequestContext&, Done<HeldWeights> done);
 
   // Loads an entry with what it depends on; a failed one is tried again. For a
   // dictionary: all its halves and its model in the processing it declares.
+  // Without `evicts`, only where there is room; its files are opened anyway.
   void Load(const std::string& name,
-            std::optional<model::Processing> processing, const RequestContext&,
-            Done<std::string> done);
+            std::optional<model::Processing> processing, bool evicts,
+            const RequestContext&, Done<std::string> done);
   // Drops the weights (of a model: its dictionaries' too). FAILED_PRECONDITION
   // while the entry loads.
   absl::Status Unload(const std::string& name);
-  void SetMeasured(const std::string& dictionary, SelfCheckResult result);
+  // Of the dictionary with this digest, if it still is the entry's.
+  void SetMeasured(const std::string& dictionary, const storage::Digest& digest,
+                   SelfCheckResult result);
 
   std::vector<ModelStatus> Models() const;
   std::vector<DictionaryStatus> Dictionaries() const;
@@ -69,44 +109,60 @@ class Catalog {
   absl::StatusOr<DictionaryStatus> DescribeDictionary(
       const std::string& name) const;
 
-  // Tells everybody who waits UNAVAILABLE and lets a load that runs finish.
-  // Nothing loads any more.
+  // Where an opened model computes.
+  std::string DeviceOf(const ModelEntry& model) const;
+  const std::vector<std::string>& devices() const {
+    return options_.devices.all;
+  }
+  std::vector<WeightMemory> Memory() const;
+
+  // Tells everybody who waits UNAVAILABLE and ends the load that runs, which
+  // fails. Nothing loads any more.
   void Stop();
 
-  // The device an entry's model computes on. REQUIRES: the entry exists.
-  const std::string& DeviceOf(const std::string& model) const;
-  storage::DType DtypeOf(const std::string& model) const;
-  // The model of a dictionary entry. REQUIRES: the entry exists.
-  const std::string& ModelOf(const std::string& dictionary) const;
-  std::vector<std::string> Devices() const;
-
  private:
-  Catalog(std::string default_device, Observer* observer);
-  absl::Status Add(const CatalogSpec& spec);
-  absl::Status UnknownModel(const std::string& name) const;
-  absl::Status UnknownDictionary(const std::string& name) const;
-  absl::Status UnknownEntry(const std::string& name) const;
-  void LoadModel(ModelEntry& entry, std::optional<model::Processing> processing,
+  struct Demanded;
+  Catalog(const CatalogOptions& options, Observer* observer);
+  void OpenWanted(const EntriesPtr& entries, const WantedWeights& wanted,
+                  const RequestContext& context,
+                  std::function<void(absl::Status)> done);
+  void Demand(const EntriesPtr& entries, const WantedWeights& wanted,
+              bool evicts, const RequestContext& context,
+              Done<HeldWeights> done);
+  void LoadModel(const EntriesPtr& entries, ModelEntry& entry,
+                 std::optional<model::Processing> processing, bool evicts,
                  const RequestContext& context, Done<std::string> done);
-  void LoadDictionary(DictionaryEntry& entry, const RequestContext& context,
+  void LoadDictionary(const EntriesPtr& entries, DictionaryEntry& entry,
+                      bool evicts, const RequestContext& context,
                       Done<std::string> done);
-  void Drop(DictionaryEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // What a load's `loaded` does: notes how long it took, and what is resident
-  // now.
+  void Place(ModelEntry& entry, const model::ModelSource& source)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // How a slot's weights are loaded into memory that is taken here.
+  Loader::Load<ModelPtr> LoadOf(std::shared_ptr<ModelEntry> entry,
+                                model::Processing processing)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  Loader::Load<DictionaryPtr> LoadOf(std::shared_ptr<DictionaryEntry> entry,
+                                     dictionary::Half half)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   template <typename Entry>
-  std::function<void(absl::Duration)> CountOpened(Entry& entry);
-  template <typename Entry>
-  std::function<void(absl::Duration)> CountLoaded(Entry& entry,
+  std::function<void(absl::Duration)> CountLoaded(std::shared_ptr<Entry> entry,
                                                   const char* kind);
 
-  const std::string default_device_;
+  std::vector<Held> HeldOn(const std::string& device) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::shared_ptr<const void> Drop(SlotId id) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const CatalogOptions options_;
   Observer* const observer_;
+  const std::shared_ptr<MemoryLedger> ledger_ =
+      std::make_shared<MemoryLedger>();
   mutable absl::Mutex mu_;
-  // The maps themselves never change after Create; their entries do.
-  std::map<std::string, ModelEntry> models_;
-  std::map<std::string, DictionaryEntry> dictionaries_;
-  std::vector<std::string> model_order_, dictionary_order_;
-  Loader loader_{&mu_};  // last: its loads use everything above
+  EntriesPtr entries_ ABSL_GUARDED_BY(mu_);
+  Loader loader_{&mu_};  // its loads use everything above
+  WaitList waiting_;
+  RoomQueue room_;
 };
 
 }  // namespace cupola::engine

@@ -1,5 +1,7 @@
 #include "server/engine/catalog_entry.h"
 
+#include <algorithm>
+
 #include "server/analysis/tensor_io.h"
 
 namespace cupola::engine {
@@ -11,6 +13,21 @@ absl::Status FailureOf(const Entry& entry) {
   absl::Status status = entry.source.status();
   for (const auto& [which, slot] : entry.weights) status.Update(slot.status());
   return status;
+}
+
+// How much of its files the load that runs has read; 0: none runs. The files
+// are read to be hashed and to be loaded, some tensors twice.
+template <typename Entry>
+double LoadProgress(const Entry& entry) {
+  bool loading = entry.source.loading();
+  for (const auto& [which, slot] : entry.weights) loading |= slot.loading();
+  if (!loading || !entry.source.ready()) return 0;
+  int64_t bytes = 0;
+  for (const auto& [name, extent] : entry.source.value()->tensors().tensors()) {
+    bytes += static_cast<int64_t>(extent.bytes);
+  }
+  const int64_t read = entry.monitor->bytes() - entry.load_began;
+  return bytes == 0 ? 0 : std::min(1.0, static_cast<double>(read) / bytes);
 }
 
 }  // namespace
@@ -45,12 +62,26 @@ int64_t ResidentBytes(const Entry& entry) {
   return bytes;
 }
 
+template <typename T>
+std::shared_ptr<const void> DropSlot(WeightSlot<T>& slot) {
+  if (auto charge = slot.charge.lock()) charge->Leave();
+  std::shared_ptr<const void> dropped = slot.value();
+  slot.Reset();
+  return dropped;
+}
+
 template <typename Entry>
-void DropWeights(Entry& entry) {
+std::vector<std::shared_ptr<const void>> DropWeights(Entry& entry) {
+  std::vector<std::shared_ptr<const void>> dropped;
   for (auto& [which, slot] : entry.weights) {
-    if (!slot.loading()) slot.Reset();
+    if (slot.ready()) {
+      dropped.push_back(DropSlot(slot));
+    } else if (!slot.loading()) {
+      slot.Reset();
+    }
   }
   entry.load_seconds = 0;
+  return dropped;
 }
 
 template State StateOf(const ModelEntry&);
@@ -59,17 +90,20 @@ template int64_t ResidentBytes(const ModelEntry&);
 template int64_t ResidentBytes(const DictionaryEntry&);
 template void ForgetFailures(ModelEntry&);
 template void ForgetFailures(DictionaryEntry&);
-template void DropWeights(ModelEntry&);
-template void DropWeights(DictionaryEntry&);
+template std::vector<std::shared_ptr<const void>> DropWeights(ModelEntry&);
+template std::vector<std::shared_ptr<const void>> DropWeights(DictionaryEntry&);
+template std::shared_ptr<const void> DropSlot(WeightSlot<ModelPtr>&);
+template std::shared_ptr<const void> DropSlot(WeightSlot<DictionaryPtr>&);
 
 ModelStatus StatusOf(const ModelEntry& entry) {
   ModelStatus status;
   status.spec = entry.spec;
   status.state = StateOf(entry);
   status.failure = std::string(FailureOf(entry).message());
-  status.device = entry.spec.device;
+  status.device = entry.device;
   status.load_seconds = entry.load_seconds;
   status.resident_bytes = ResidentBytes(entry);
+  status.load_progress = LoadProgress(entry);
   for (const auto& [processing, slot] : entry.weights) {
     if (slot.ready()) status.resident_processing.push_back(processing);
   }
@@ -91,6 +125,7 @@ DictionaryStatus StatusOf(const DictionaryEntry& entry) {
   status.failure = std::string(FailureOf(entry).message());
   status.load_seconds = entry.load_seconds;
   status.resident_bytes = ResidentBytes(entry);
+  status.load_progress = LoadProgress(entry);
   status.checked = entry.checked;
   if (entry.source.ready()) {
     status.manifest = entry.source.value()->manifest();

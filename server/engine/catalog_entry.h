@@ -1,6 +1,7 @@
 #ifndef CUPOLA_SERVER_ENGINE_CATALOG_ENTRY_H_
 #define CUPOLA_SERVER_ENGINE_CATALOG_ENTRY_H_
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -8,10 +9,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "server/dictionary/dictionary.h"
 #include "server/engine/catalog_types.h"
 #include "server/engine/load_slot.h"
+#include "server/engine/memory_ledger.h"
 #include "server/model/model.h"
+#include "server/model/read_monitor.h"
 
 namespace cupola::engine {
 
@@ -20,24 +24,53 @@ using ModelPtr = std::shared_ptr<const model::Model>;
 using DictionarySourcePtr = std::shared_ptr<const dictionary::DictionarySource>;
 using DictionaryPtr = std::shared_ptr<const dictionary::Dictionary>;
 
-// What a catalog holds of one name. The catalog guards its entries; the
-// functions below read or change one that its caller has locked.
+// What a catalog holds of one name. Specs never change; the catalog guards the
+// rest, and the functions below read or change an entry that its caller has
+// locked.
+
+// Weights: a slot, and what residency asks about it.
+template <typename T>
+struct WeightSlot : LoadSlot<T> {
+  absl::Time loaded_at, last_use;
+  int64_t measured_bytes = 0;  // when they were loaded last
+  // The memory counted for them; gone with its last user.
+  std::weak_ptr<MemoryLedger::Charge> charge;
+};
 
 struct ModelEntry {
   ModelSpec spec;
+  // Where it computes: what the spec names, else chosen when it is opened.
+  std::string device;
   LoadSlot<ModelSourcePtr> source;
-  std::map<model::Processing, LoadSlot<ModelPtr>> weights;
+  std::map<model::Processing, WeightSlot<ModelPtr>> weights;
   bool was_resident = false;
   double load_seconds = 0;
+  // Of its files, and how far it was when the load began that runs now.
+  std::shared_ptr<model::ReadMonitor> monitor =
+      std::make_shared<model::ReadMonitor>();
+  int64_t load_began = 0;
 };
 struct DictionaryEntry {
   DictionarySpec spec;
+  std::shared_ptr<ModelEntry> model;
   LoadSlot<DictionarySourcePtr> source;
-  std::map<dictionary::Half, LoadSlot<DictionaryPtr>> weights;
+  std::map<dictionary::Half, WeightSlot<DictionaryPtr>> weights;
   bool was_resident = false;
   double load_seconds = 0;
+  std::shared_ptr<model::ReadMonitor> monitor =
+      std::make_shared<model::ReadMonitor>();
+  int64_t load_began = 0;
   SelfCheckResult checked;
 };
+
+// A catalog of one moment. What has been taken from it serves a request to its
+// end, whatever is registered, replaced or removed meanwhile.
+struct Entries {
+  std::map<std::string, std::shared_ptr<ModelEntry>> models;
+  std::map<std::string, std::shared_ptr<DictionaryEntry>> dictionaries;
+  std::vector<std::string> model_order, dictionary_order;
+};
+using EntriesPtr = std::shared_ptr<const Entries>;
 
 // What an entry's slots say together. Entry: ModelEntry or DictionaryEntry.
 template <typename Entry>
@@ -47,9 +80,13 @@ int64_t ResidentBytes(const Entry& entry);
 // Makes slots that failed empty, so that the next to ask loads them again.
 template <typename Entry>
 void ForgetFailures(Entry& entry);
-// Drops the weights of slots that are not loading.
+// Empties the slots that are not loading. The weights go with the pointers
+// returned, which are not to be freed under a lock, or with their last user.
 template <typename Entry>
-void DropWeights(Entry& entry);
+std::vector<std::shared_ptr<const void>> DropWeights(Entry& entry);
+// The same of one slot. REQUIRES: it is ready.
+template <typename T>
+std::shared_ptr<const void> DropSlot(WeightSlot<T>& slot);
 
 ModelStatus StatusOf(const ModelEntry& entry);
 DictionaryStatus StatusOf(const DictionaryEntry& entry);

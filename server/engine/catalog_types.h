@@ -21,13 +21,16 @@ namespace cupola::engine {
 struct ModelSpec {
   std::string name;
   std::string path;  // absolute
+  // Tells the files of one moment from those of another (see file_stamp.h).
+  std::string stamp;
   storage::DType dtype = storage::DType::kFloat32;
-  std::string device;  // empty: the server's
+  std::string device;  // empty: the server's choice
 };
 
 struct DictionarySpec {
   std::string name, model;
   std::string path;  // absolute
+  std::string stamp;
   dictionary::Overrides overrides;
 };
 
@@ -64,6 +67,7 @@ struct ModelStatus {
   std::vector<model::Processing> resident_processing;
   int64_t weight_bytes = 0, resident_bytes = 0;
   double load_seconds = 0;
+  double load_progress = 0;  // of its bytes, while it is loading
   std::string device;
 };
 
@@ -76,7 +80,15 @@ struct DictionaryStatus {
   storage::Digest digest{};
   int64_t resident_bytes = 0;
   double load_seconds = 0;
+  double load_progress = 0;
   SelfCheckResult checked;
+};
+
+// What a device's weights hold, to the last running request's, and may hold.
+struct WeightMemory {
+  std::string device;
+  int64_t used_bytes = 0;
+  int64_t budget_bytes = 0;  // 0: without a limit
 };
 
 // Of an entry, whichever it is.

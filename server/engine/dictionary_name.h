@@ -14,6 +14,13 @@ struct DictionaryName {
   dictionary::Half half = dictionary::Half::kIn;
   bool names_half = false;
 };
+
+// A dictionary's entry, or its half.
+struct DictionaryUse {
+  std::string entry;
+  dictionary::Half half = dictionary::Half::kIn;
+};
+
 DictionaryName ParseDictionaryName(const std::string& name);
 
 }  // namespace cupola::engine

@@ -1,6 +1,7 @@
 #include "server/engine/engine.h"
 
 #include <utility>
+#include <variant>
 
 #include "server/engine/ask_ablate.h"
 #include "server/engine/ask_activations.h"
@@ -195,12 +196,28 @@ void Engine::Load(const std::string& name,
   impl_->Admit<std::string>(
       context, std::move(done),
       [impl = impl_.get(), name, processing, context](Done<std::string> done) {
-        impl->catalog_->Load(name, processing, context, done);
+        impl->catalog_->Load(name, processing, /*evicts=*/true, context, done);
       });
 }
 
 absl::Status Engine::Unload(const std::string& name) {
   return impl_->catalog_->Unload(name);
+}
+
+absl::Status Engine::SetCatalog(const CatalogSpec& catalog) {
+  return impl_->SetCatalog(catalog);
+}
+
+absl::Status Engine::CheckFiles(const DictionarySpec& spec) const {
+  const auto status = Describe(spec.model);
+  if (!status.ok()) return status.status();
+  const auto* model = std::get_if<ModelStatus>(&*status);
+  // One that has not been opened says nothing of it.
+  if (model == nullptr || model->config.n_layers == 0) return absl::OkStatus();
+  const auto source = dictionary::DictionarySource::Open(
+      spec.path, spec.overrides, model->config);
+  return source.ok() ? absl::OkStatus()
+                     : absl::InvalidArgumentError(source.status().message());
 }
 
 void Engine::SelfCheck(const std::string& name, RequestContext context,
@@ -250,7 +267,10 @@ QueueDepths Engine::QueueDepth() const {
   return depths;
 }
 std::vector<std::string> Engine::Devices() const {
-  return impl_->catalog_->Devices();
+  return impl_->catalog_->devices();
+}
+std::vector<WeightMemory> Engine::Memory() const {
+  return impl_->catalog_->Memory();
 }
 const EngineOptions& Engine::options() const { return impl_->options_; }
 

@@ -27,7 +27,11 @@ namespace cupola::engine {
 
 struct EngineOptions {
   CatalogSpec catalog;
-  std::string device = "auto";  // "auto", "cpu", "cuda:0"
+  // "auto" (all GPUs, else the CPU), "cpu", "cuda:0", or several, with commas.
+  std::string device = "auto";
+  // Weights that each device may hold; 0: no limit. See residency_policy.h.
+  int64_t device_memory = 0;
+  absl::Duration min_residency = absl::Seconds(1);
   // Empty directory: no cache.
   storage::ResultCacheOptions cache;
   int64_t max_queued_prompts = 1 << 16;  // per device; jobs' by themselves
@@ -113,6 +117,15 @@ class Engine {
   void Load(const std::string& name, std::optional<model::Processing>,
             RequestContext, Done<std::string>);
   absl::Status Unload(const std::string& name);
+  // Serves another catalog. Entries that it says the same of stay as they are,
+  // loaded or not; new ones, and those of which it says something else, are
+  // opened, and loaded while there is room; the others leave. Requests on their
+  // way end with what they have begun with. INVALID_ARGUMENT: it contradicts
+  // itself, and the old one stays.
+  absl::Status SetCatalog(const CatalogSpec& catalog);
+  // Reads a dictionary's files as a load would: INVALID_ARGUMENT with what is
+  // certain to fail at every load. Blocks for the disk.
+  absl::Status CheckFiles(const DictionarySpec& spec) const;
   void SelfCheck(const std::string& name, RequestContext,
                  Done<DictionaryStatus>);
   // Whether every entry of the file has been loaded or has failed.
@@ -130,6 +143,7 @@ class Engine {
   int64_t BytesInFlight() const;
   int64_t BudgetBytes() const;
   std::vector<std::string> Devices() const;
+  std::vector<WeightMemory> Memory() const;
   const EngineOptions& options() const;
 
   // For tests: while held, what is queued waits, so that what a batch holds

@@ -43,13 +43,13 @@ std::string Engine::Impl::StateDirectory() const {
 }
 
 absl::Status Engine::Impl::Start() {
-  const std::string device = ResolveDevice(options_.device);
-  if (device.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "no device \"", options_.device, "\" here; use auto, cpu or cuda:N"));
-  }
+  CatalogOptions catalog;
+  ASSIGN_OR_RETURN(catalog.devices,
+                   DevicesFor(options_.device, options_.catalog));
+  catalog.device_memory = options_.device_memory;
+  catalog.min_residency = options_.min_residency;
   ASSIGN_OR_RETURN(catalog_,
-                   Catalog::Create(options_.catalog, device, observer_));
+                   Catalog::Create(options_.catalog, catalog, observer_));
   if (options_.cache.directory.empty()) {
     cache_disabled_reason_ = "no cache directory was given";
   } else {
@@ -67,7 +67,7 @@ absl::Status Engine::Impl::Start() {
       .max_parts = options_.max_queued_prompts,
       .max_parts_per_client = options_.max_queued_prompts_per_client,
       .batch_tokens = options_.batch_tokens};
-  for (const std::string& name : catalog_->Devices()) {
+  for (const std::string& name : catalog_->devices()) {
     workers_[name] = std::make_unique<DeviceWorker>(name, queue, observer_);
   }
   workers_[kFilesWorker] =
@@ -79,75 +79,108 @@ absl::Status Engine::Impl::Start() {
   runner_ =
       std::make_unique<RequestRunner>(catalog_.get(), cache_.get(), &workers_,
                                       admission, front_.get(), observer_);
-  LoadEverything();
+  LoadNew(Entries{}, *catalog_->entries());
   StartJobs();
   return absl::OkStatus();
 }
 
-void Engine::Impl::LoadEverything() {
-  const CatalogSpec& spec = options_.catalog;
-  loads_left_ = spec.models.size() + spec.dictionaries.size();
+absl::Status Engine::Impl::SetCatalog(const CatalogSpec& spec) {
+  if (draining_) {
+    return absl::UnavailableError("the server is shutting down");
+  }
+  ASSIGN_OR_RETURN(const Catalog::Change change, catalog_->Set(spec));
+  LoadNew(*change.before, *change.now);
+  return absl::OkStatus();
+}
+
+void Engine::Impl::LoadNew(const Entries& before, const Entries& now) {
+  std::vector<const ModelEntry*> models;
+  for (const std::string& name : now.model_order) {
+    const auto old = before.models.find(name);
+    const auto& entry = now.models.at(name);
+    if (old != before.models.end() && old->second == entry) continue;
+    models.push_back(entry.get());
+  }
+  std::vector<const DictionaryEntry*> dictionaries;
+  for (const std::string& name : now.dictionary_order) {
+    const auto old = before.dictionaries.find(name);
+    const auto& entry = now.dictionaries.at(name);
+    if (old != before.dictionaries.end() && old->second == entry) continue;
+    dictionaries.push_back(entry.get());
+  }
+  loads_left_ += static_cast<int>(models.size() + dictionaries.size());
   // A model all of whose dictionaries are folded is not also loaded raw.
-  for (const ModelSpec& model : spec.models) {
+  for (const ModelEntry* model : models) {
     std::optional<model::Processing> processing;
-    for (const DictionarySpec& dictionary : spec.dictionaries) {
-      if (dictionary.model != model.name) continue;
-      const auto wanted =
-          dictionary.overrides.processing.value_or(model::Processing::kRaw);
+    for (const auto& [name, dictionary] : now.dictionaries) {
+      if (dictionary->model.get() != model) continue;
+      const auto wanted = dictionary->spec.overrides.processing.value_or(
+          model::Processing::kRaw);
       if (!processing.has_value() || wanted == model::Processing::kRaw) {
         processing = wanted;
       }
     }
-    catalog_->Load(model.name, processing, unasked_,
+    catalog_->Load(model->spec.name, processing, /*evicts=*/false, unasked_,
                    [this](absl::StatusOr<std::string>) { --loads_left_; });
   }
-  for (const DictionarySpec& dictionary : spec.dictionaries) {
+  for (const DictionaryEntry* dictionary : dictionaries) {
     const auto loaded = [this](absl::StatusOr<std::string> name) {
       --loads_left_;
       if (!name.ok() || !options_.self_check) return;
       CheckDictionary(*name, unasked_, [this, entry = *name](absl::Status s) {
         if (s.ok()) return;
+        const auto status = catalog_->DescribeDictionary(entry);
+        if (!status.ok()) return;
         catalog_->SetMeasured(
-            entry, {{}, {}, {absl::StrCat("not measured: ", s.message())}});
+            entry, status->digest,
+            {{}, {}, {absl::StrCat("not measured: ", s.message())}});
       });
     };
-    catalog_->Load(dictionary.name, std::nullopt, unasked_, loaded);
+    catalog_->Load(dictionary->spec.name, std::nullopt, /*evicts=*/false,
+                   unasked_, loaded);
   }
 }
 
 void Engine::Impl::OpenModel(const std::string& name,
                              const RequestContext& context,
-                             Catalog::Done<Sources> done) {
-  const auto opened = [this, name, done = std::move(done)](
-                          absl::StatusOr<ModelSourcePtr> model) {
-    if (!model.ok()) return done(model.status());
-    Sources sources;
-    sources.model_name = name;
-    sources.model = *std::move(model);
-    sources.dtype = catalog_->DtypeOf(name);
-    sources.bridges = bridges_;
-    done(std::move(sources));
-  };
-  catalog_->AcquireModelSource(name, context, opened);
+                             Catalog::Done<Sources> done, EntriesPtr entries) {
+  if (entries == nullptr) entries = catalog_->entries();
+  const auto opened =
+      [=, this, done = std::move(done)](absl::StatusOr<ModelSourcePtr> model) {
+        if (!model.ok()) return done(model.status());
+        const ModelEntry& entry = *entries->models.at(name);
+        Sources sources;
+        sources.entries = entries;
+        sources.model_name = name;
+        sources.device = catalog_->DeviceOf(entry);
+        sources.model = *std::move(model);
+        sources.dtype = entry.spec.dtype;
+        sources.bridges = bridges_;
+        done(std::move(sources));
+      };
+  catalog_->AcquireModelSource(entries, name, context, opened);
 }
 
 void Engine::Impl::OpenDictionary(const std::string& name,
                                   const RequestContext& context,
-                                  Catalog::Done<Sources> done) {
+                                  Catalog::Done<Sources> done,
+                                  EntriesPtr entries) {
+  if (entries == nullptr) entries = catalog_->entries();
   const std::string entry = ParseDictionaryName(name).entry;
   const auto opened = [=, this, done = std::move(done)](
                           absl::StatusOr<DictionarySourcePtr> dictionary) {
     if (!dictionary.ok()) return done(dictionary.status());
-    OpenModel(catalog_->ModelOf(entry), context,
-              [=](absl::StatusOr<Sources> sources) {
-                if (sources.ok()) {
-                  sources->dictionary_name = name;
-                  sources->dictionary = *dictionary;
-                }
-                done(std::move(sources));
-              });
+    const auto with_model = [=](absl::StatusOr<Sources> sources) {
+      if (sources.ok()) {
+        sources->dictionary_name = name;
+        sources->dictionary = *dictionary;
+      }
+      done(std::move(sources));
+    };
+    OpenModel(entries->dictionaries.at(entry)->spec.model, context, with_model,
+              entries);
   };
-  catalog_->AcquireDictionarySource(entry, context, opened);
+  catalog_->AcquireDictionarySource(entries, entry, context, opened);
 }
 
 void Engine::Impl::OpenOthers(std::vector<std::string> names,
@@ -160,12 +193,15 @@ void Engine::Impl::OpenOthers(std::vector<std::string> names,
   if (names.empty()) return done(std::move(sources));
   const std::string name = std::move(names.back());
   names.pop_back();
+  const EntriesPtr entries = sources.entries;
   OpenDictionary(
-      name, context, [=, this](absl::StatusOr<Sources> opened) mutable {
+      name, context,
+      [=, this](absl::StatusOr<Sources> opened) mutable {
         if (!opened.ok()) return done(opened.status());
         sources.others[name] = {opened->model_name, opened->dictionary};
         OpenOthers(std::move(names), context, std::move(sources), done);
-      });
+      },
+      entries);
 }
 
 void Engine::Impl::EstimateTable(AblationTableRequest request,
@@ -290,13 +326,14 @@ void Engine::Impl::CheckDictionary(const std::string& entry,
       }};
   OpenDictionary(entry, context, [=, this](absl::StatusOr<Sources> sources) {
     if (!sources.ok()) return done(sources.status());
-    CheckAgainstManifest(entry, *sources->model,
-                         sources->dictionary->manifest(), ask,
-                         [=, this](absl::StatusOr<SelfCheckResult> result) {
-                           if (!result.ok()) return done(result.status());
-                           catalog_->SetMeasured(entry, *std::move(result));
-                           done(absl::OkStatus());
-                         });
+    CheckAgainstManifest(
+        entry, *sources->model, sources->dictionary->manifest(), ask,
+        [=, this, digest = sources->dictionary->digest()](
+            absl::StatusOr<SelfCheckResult> result) {
+          if (!result.ok()) return done(result.status());
+          catalog_->SetMeasured(entry, digest, *std::move(result));
+          done(absl::OkStatus());
+        });
   });
 }
 

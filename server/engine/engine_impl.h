@@ -67,10 +67,13 @@ class Engine::Impl {
   void WithModel(const std::string& model, const RequestContext& context,
                  Done<Answer> done, Make answer);
 
+  // In the catalog of this moment; a request that opens more than one thing
+  // names the one it has begun with.
   void OpenModel(const std::string& name, const RequestContext& context,
-                 Catalog::Done<Sources> done);
+                 Catalog::Done<Sources> done, EntriesPtr entries = nullptr);
   void OpenDictionary(const std::string& name, const RequestContext& context,
-                      Catalog::Done<Sources> done);
+                      Catalog::Done<Sources> done,
+                      EntriesPtr entries = nullptr);
   void TabulateAblations(AblationTableRequest request,
                          const RequestContext& context,
                          Done<AblationTableAnswer> done);
@@ -96,7 +99,10 @@ class Engine::Impl {
   void StartJobs();
 
   std::string StateDirectory() const;
-  void LoadEverything();
+  absl::Status SetCatalog(const CatalogSpec& spec);
+  // Opens the entries that are not among `before`, and loads them while there
+  // is room.
+  void LoadNew(const Entries& before, const Entries& now);
   // Measures a dictionary as requests would and notes what comes of it.
   void CheckDictionary(const std::string& entry, const RequestContext& context,
                        std::function<void(absl::Status)> done);

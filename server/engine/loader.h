@@ -46,6 +46,12 @@ class Loader {
   void Acquire(LoadSlot<T>& slot, Load<T> load, const RequestContext& context,
                Done<T> done);
 
+  // The same of an empty or loading slot, for who holds the lock already.
+  // False, and `done` is not called: the loader has stopped.
+  template <typename T>
+  bool Join(LoadSlot<T>& slot, Load<T> load, const RequestContext& context,
+            Done<T> done) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   // Ends everybody who waits, and every load but the one that runs, which it
   // waits for. Nothing loads any more.
   void Stop();
@@ -76,17 +82,23 @@ void Loader::Acquire(LoadSlot<T>& slot, Load<T> load,
       settled = slot.value();
     } else if (slot.failed()) {
       settled = slot.status();
-    } else if (stopping_) {
-      settled = Stopped();
-    } else {
-      if (slot.Join(waiting_.Add<T>(context, std::move(done)))) {
-        executor_.Run(
-            [this, &slot, load = std::move(load)] { Run(slot, load); });
-      }
+    } else if (Join(slot, std::move(load), context, done)) {
       return;
+    } else {
+      settled = Stopped();
     }
   }
   done(std::move(settled));
+}
+
+template <typename T>
+bool Loader::Join(LoadSlot<T>& slot, Load<T> load,
+                  const RequestContext& context, Done<T> done) {
+  if (stopping_) return false;
+  if (slot.Join(waiting_.Add<T>(context, std::move(done)))) {
+    executor_.Run([this, &slot, load = std::move(load)] { Run(slot, load); });
+  }
+  return true;
 }
 
 template <typename T>

@@ -1,9 +1,12 @@
 #include "server/engine/numerics.h"
 
+#include <algorithm>
+
 #include "ATen/ATen.h"
 #include "ATen/Context.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "server/model/split_matrix.h"
 #include "torch/version.h"
@@ -14,7 +17,7 @@ std::string TorchVersion() { return TORCH_VERSION; }
 
 std::string NumericsFingerprint(const std::string& device) {
   std::string result = absl::StrCat("torch ", TORCH_VERSION, ";", device, ";");
-  if (device == "cpu") {
+  if (at::Device(device).is_cpu()) {
     absl::StrAppend(&result, at::get_cpu_capability(),
                     model::SplitMatrix::Supported() ? ";split" : "");
   } else {
@@ -24,9 +27,11 @@ std::string NumericsFingerprint(const std::string& device) {
 }
 
 std::string ResolveDevice(const std::string& device) {
-  if (device == "cpu") return device;
+  // The second is the same device to LibTorch and another one to the server,
+  // with a worker and memory of its own: what several devices do can be seen
+  // without any.
+  if (device == "cpu" || device == "cpu:0") return device;
   const int64_t gpus = at::hasCUDA() ? at::getNumGPUs() : 0;
-  if (device == "auto") return gpus > 0 ? "cuda:0" : "cpu";
   absl::string_view index = device;
   if (!absl::ConsumePrefix(&index, "cuda")) return "";
   if (index.empty()) return gpus > 0 ? "cuda:0" : "";
@@ -36,6 +41,33 @@ std::string ResolveDevice(const std::string& device) {
     return "";
   }
   return absl::StrCat("cuda:", number);
+}
+
+absl::StatusOr<std::vector<std::string>> ResolveDevices(
+    const std::string& devices) {
+  std::vector<std::string> result;
+  if (devices == "auto") {
+    const int64_t gpus = at::hasCUDA() ? at::getNumGPUs() : 0;
+    for (int64_t i = 0; i < gpus; ++i) {
+      result.push_back(absl::StrCat("cuda:", i));
+    }
+    if (result.empty()) result.push_back("cpu");
+    return result;
+  }
+  const std::vector<std::string> names = absl::StrSplit(devices, ',');
+  for (const std::string& name : names) {
+    const std::string device = ResolveDevice(name);
+    if (device.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "no device \"", name, "\" here; use auto, cpu or cuda:N"));
+    }
+    if (std::count(result.begin(), result.end(), device) > 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("device \"", name, "\" is named twice"));
+    }
+    result.push_back(device);
+  }
+  return result;
 }
 
 }  // namespace cupola::engine

@@ -2,6 +2,9 @@
 #define CUPOLA_SERVER_ENGINE_NUMERICS_H_
 
 #include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
 
 namespace cupola::engine {
 
@@ -10,9 +13,15 @@ namespace cupola::engine {
 // every cache key.
 std::string NumericsFingerprint(const std::string& device);
 
-// The torch device that a flag names: "auto" is the first GPU where there is
-// one, else the CPU. Empty where the device does not exist here.
+// The torch device of a name ("cpu", "cpu:0", "cuda", "cuda:1"). Empty where it
+// does not exist here.
 std::string ResolveDevice(const std::string& device);
+
+// Those of a flag: several with commas between them, or "auto": all GPUs where
+// there are some, else the CPU. INVALID_ARGUMENT names one that does not exist
+// here, or is named twice.
+absl::StatusOr<std::vector<std::string>> ResolveDevices(
+    const std::string& devices);
 
 std::string TorchVersion();
 

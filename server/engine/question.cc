@@ -28,7 +28,9 @@ absl::StatusOr<Question> BeginQuestion(const Sources& sources,
                                        analysis::Operation operation) {
   Question question;
   question.operation = operation;
+  question.entries = sources.entries;
   question.model = sources.model_name;
+  question.device = sources.device;
   question.source = sources.model;
   question.provenance.model = sources.model_name;
   question.provenance.model_digest = sources.model->digest();

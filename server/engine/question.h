@@ -25,12 +25,6 @@ class MeanStore;
 // One record per sequence.
 using Records = std::vector<std::shared_ptr<const storage::Record>>;
 
-// A dictionary's entry, or its half.
-struct DictionaryUse {
-  std::string entry;
-  dictionary::Half half = dictionary::Half::kIn;
-};
-
 // A question's dictionaries, loaded. Most questions name at most one, and take
 // it for this.
 struct BoundDictionaries {
@@ -45,7 +39,9 @@ struct Question {
   analysis::Operation operation = analysis::Operation::kFeatures;
   // Everything of the question but the sequences and the model.
   storage::Digest identity{};
+  EntriesPtr entries;  // what the names below are names of
   std::string model;
+  std::string device;  // the model's
   bool needs_model = true;  // false: the sequences bring inputs
   // Nothing is computed but what files are read for: see device_worker.h.
   bool reads_files = false;
@@ -121,7 +117,9 @@ struct Limits {
 
 // What a request names, opened.
 struct Sources {
+  EntriesPtr entries;  // the catalog they were found in
   std::string model_name;
+  std::string device;  // the model's
   storage::DType dtype = storage::DType::kFloat32;  // the model computes in
   ModelSourcePtr model;
   std::string dictionary_name;  // as the request spells it; empty: none

@@ -68,14 +68,14 @@ RequestRunner::RequestRunner(
         if (cache != nullptr) cache->Put(key, record);
       }) {
   for (const auto& [device, worker] : *workers) {
-    numerics_[device] = NumericsFingerprint(device);
+    if (device != kFilesWorker) numerics_[device] = NumericsFingerprint(device);
     admission_.try_emplace(device, admission);
   }
 }
 
 const std::string& RequestRunner::WorkerOf(const Question& question) const {
   static const std::string files = kFilesWorker;
-  return question.reads_files ? files : catalog_->DeviceOf(question.model);
+  return question.reads_files ? files : question.device;
 }
 
 Estimate RequestRunner::EstimateOf(const Question& question,
@@ -143,7 +143,7 @@ storage::CacheKey RequestRunner::KeyOf(
       .AddDigest(from.model_digest)
       .AddInt(static_cast<int64_t>(from.dtype))
       .AddInt(static_cast<int64_t>(from.processing))
-      .AddBytes(numerics_.at(catalog_->DeviceOf(question.model)))
+      .AddBytes(numerics_.at(question.device))
       .AddInts(sequence.tokens.data(), sequence.tokens.size())
       .AddInts(sequence.positions.data(), sequence.positions.size())
       .AddInts(sequence.inputs.shape.data(), sequence.inputs.shape.size())
@@ -303,41 +303,26 @@ void RequestRunner::Report(const std::shared_ptr<InFlight>& request,
 
 void RequestRunner::AcquireWeights(LedPtr led) {
   const Question& question = *led->request->question;
-  const RequestContext& context = led->request->context;
-  const auto with_model = [=, this, &question, &context](ModelPtr model) {
-    if (question.dictionary.empty()) {
-      return AcquireOthers(led, std::move(model), {});
-    }
-    catalog_->AcquireDictionary(
-        question.dictionary, question.half, context,
-        [=, this](absl::StatusOr<DictionaryPtr> dictionary) {
-          if (!dictionary.ok()) return Fail(led, dictionary.status());
-          AcquireOthers(led, model, {*std::move(dictionary), {}});
-        });
-  };
-  if (!question.needs_model) return with_model(nullptr);
-  catalog_->AcquireModel(question.model, question.provenance.processing,
-                         context, [=, this](absl::StatusOr<ModelPtr> model) {
-                           if (!model.ok()) return Fail(led, model.status());
-                           with_model(*std::move(model));
-                         });
-}
-
-void RequestRunner::AcquireOthers(LedPtr led, ModelPtr model,
-                                  BoundDictionaries bound) {
-  const std::vector<DictionaryUse>& others = led->request->question->others;
-  if (bound.others.size() == others.size()) {
-    return Enqueue(std::move(led), std::move(model), bound);
+  WantedWeights wanted;
+  wanted.model = question.model;
+  if (question.needs_model) wanted.processing = question.provenance.processing;
+  if (!question.dictionary.empty()) {
+    wanted.dictionaries.push_back({question.dictionary, question.half});
   }
-  const DictionaryUse& next = others[bound.others.size()];
-  catalog_->AcquireDictionary(
-      next.entry, next.half, led->request->context,
-      [=, this](absl::StatusOr<DictionaryPtr> dictionary) {
-        if (!dictionary.ok()) return Fail(led, dictionary.status());
-        BoundDictionaries more = bound;
-        more.others.push_back(*std::move(dictionary));
-        AcquireOthers(led, model, std::move(more));
-      });
+  wanted.dictionaries.insert(wanted.dictionaries.end(), question.others.begin(),
+                             question.others.end());
+  const auto acquired = [=, this](absl::StatusOr<HeldWeights> held) {
+    if (!held.ok()) return Fail(led, held.status());
+    BoundDictionaries bound;
+    auto others = held->dictionaries.begin();
+    if (!led->request->question->dictionary.empty()) {
+      bound.dictionary = *others++;
+    }
+    bound.others.assign(others, held->dictionaries.end());
+    Enqueue(led, std::move(held->model), bound);
+  };
+  catalog_->AcquireWeights(question.entries, wanted, led->request->context,
+                           acquired);
 }
 
 void RequestRunner::Enqueue(LedPtr led, ModelPtr model,

@@ -66,7 +66,6 @@ class RequestRunner {
   void Report(const std::shared_ptr<InFlight>& request, size_t sequence,
               absl::StatusOr<Landed> landed);
   void AcquireWeights(LedPtr led);
-  void AcquireOthers(LedPtr led, ModelPtr model, BoundDictionaries bound);
   void Enqueue(LedPtr led, ModelPtr model, const BoundDictionaries& bound);
   void Fail(LedPtr led, absl::Status status);
 

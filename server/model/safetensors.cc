@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/model/json.h"
+#include "server/model/read_monitor.h"
 #include "server/model/status_macros.h"
 #include "server/model/torch_status.h"
 
@@ -67,8 +68,8 @@ absl::Status Malformed(const std::string& path, absl::string_view what) {
 }
 
 // Reads exactly `size` bytes; a file may have been cut since it was opened.
-absl::Status ReadExactly(int descriptor, const std::string& path, void* data,
-                         uint64_t size, uint64_t offset) {
+absl::Status ReadPiece(int descriptor, const std::string& path, void* data,
+                       uint64_t size, uint64_t offset) {
   char* to = static_cast<char*>(data);
   while (size > 0) {
     const ssize_t got = pread(descriptor, to, size, static_cast<off_t>(offset));
@@ -84,6 +85,19 @@ absl::Status ReadExactly(int descriptor, const std::string& path, void* data,
     to += got;
     offset += static_cast<uint64_t>(got);
     size -= static_cast<uint64_t>(got);
+  }
+  return absl::OkStatus();
+}
+
+// The same of any number of bytes: who watches this thread's reading is told of
+// each piece and may end it.
+absl::Status ReadExactly(int descriptor, const std::string& path, void* data,
+                         uint64_t size, uint64_t offset) {
+  for (uint64_t done = 0; done < size; done += kChunkBytes) {
+    const uint64_t n = std::min<uint64_t>(kChunkBytes, size - done);
+    RETURN_IF_ERROR(ReadPiece(descriptor, path, static_cast<char*>(data) + done,
+                              n, offset + done));
+    RETURN_IF_ERROR(ReadMonitor::Report(static_cast<int64_t>(n)));
   }
   return absl::OkStatus();
 }

@@ -7,14 +7,11 @@
 
 #include "c10/core/GradMode.h"
 #include "server/model/processing.h"
+#include "server/model/resident_bound.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::model {
 namespace {
-
-// Rotary tables are kept for this many positions; longer prompts compute
-// theirs.
-constexpr int64_t kReadyPositions = 2048;
 
 // What the parts of a load have in common.
 struct Loader {

@@ -166,6 +166,7 @@ v1::ModelInfo ToProto(const engine::ModelStatus& status,
   info.set_dtype(static_cast<v1::DType>(status.spec.dtype));
   info.set_device(status.device);
   info.set_load_seconds(status.load_seconds);
+  info.set_load_progress(status.load_progress);
   const model::ModelConfig& config = status.config;
   if (config.n_layers == 0) return info;
   info.set_family(config.family);
@@ -205,6 +206,7 @@ v1::DictionaryInfo ToProto(const engine::DictionaryStatus& status) {
   info.set_state(ToProto(status.state));
   info.set_failure(status.failure);
   info.set_load_seconds(status.load_seconds);
+  info.set_load_progress(status.load_progress);
   for (const std::string& warning : status.checked.warnings) {
     info.add_warnings(warning);
   }

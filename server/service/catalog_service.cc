@@ -7,7 +7,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "server/service/catalog_conversion.h"
+#include "server/service/registry.h"
 #include "server/service/request_conversion.h"
+#include "server/service/upload_call.h"
 
 namespace cupola::service {
 namespace {
@@ -33,6 +35,10 @@ void Reply(UnaryCall* call,
   } else {
     call->Fail(response.status());
   }
+}
+
+absl::Status NothingComesAndGoes() {
+  return absl::FailedPreconditionError("this server registers nothing");
 }
 
 enum class Kind { kModel, kDictionary };
@@ -67,6 +73,12 @@ grpc::ServerUnaryReactor* CatalogService::List(
           }
           for (const auto& status : environment_.engine->Dictionaries()) {
             *answer.add_dictionaries() = ToProto(status);
+          }
+          for (const auto& memory : environment_.engine->Memory()) {
+            v1::DeviceMemory* message = answer.add_memory();
+            message->set_device(memory.device);
+            message->set_used_bytes(memory.used_bytes);
+            message->set_budget_bytes(memory.budget_bytes);
           }
           call->Send(answer);
         });
@@ -185,6 +197,63 @@ grpc::ServerUnaryReactor* CatalogService::SelfCheck(
             });
       });
   return call;
+}
+
+grpc::ServerUnaryReactor* CatalogService::Register(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  auto* call =
+      new UnaryCall(MakeScope(environment_, "Register", context), response);
+  Receive<v1::RegisterRequest>(
+      environment_, call, request,
+      [this, call](const v1::RegisterRequest& message) {
+        environment_.executor->Run([this, call, message] {
+          if (environment_.registry == nullptr) {
+            call->Fail(NothingComesAndGoes());
+            return;
+          }
+          const auto name = environment_.registry->Register(message);
+          if (!name.ok()) {
+            call->Fail(name.status());
+            return;
+          }
+          (void)Find(*environment_.engine, *name, &call->scope().notes());
+          Reply(call, Description(*environment_.engine, *name));
+        });
+      });
+  return call;
+}
+
+grpc::ServerUnaryReactor* CatalogService::Unregister(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  auto* call =
+      new UnaryCall(MakeScope(environment_, "Unregister", context), response);
+  Receive<v1::UnregisterRequest>(
+      environment_, call, request,
+      [this, call](const v1::UnregisterRequest& message) {
+        environment_.executor->Run([this, call, name = message.name()] {
+          if (environment_.registry == nullptr) {
+            call->Fail(NothingComesAndGoes());
+            return;
+          }
+          (void)Find(*environment_.engine, name, &call->scope().notes());
+          const absl::Status left = environment_.registry->Unregister(name);
+          if (left.ok()) {
+            call->Send(v1::UnregisterResponse());
+          } else {
+            call->Fail(left);
+          }
+        });
+      });
+  return call;
+}
+
+grpc::ServerReadReactor<grpc::ByteBuffer>* CatalogService::UploadDictionary(
+    grpc::CallbackServerContext* context, grpc::ByteBuffer* response) {
+  return new UploadCall(environment_,
+                        MakeScope(environment_, "UploadDictionary", context),
+                        response);
 }
 
 }  // namespace cupola::service

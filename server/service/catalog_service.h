@@ -12,7 +12,10 @@ using RawCatalog = v1::Catalog::WithRawCallbackMethod_List<
         v1::Catalog::WithRawCallbackMethod_Load<
             v1::Catalog::WithRawCallbackMethod_Unload<
                 v1::Catalog::WithRawCallbackMethod_SelfCheck<
-                    v1::Catalog::Service>>>>>;
+                    v1::Catalog::WithRawCallbackMethod_Register<
+                        v1::Catalog::WithRawCallbackMethod_Unregister<
+                            v1::Catalog::WithRawCallbackMethod_UploadDictionary<
+                                v1::Catalog::Service>>>>>>>>;
 
 // cupola.v1.Catalog. What reads the engine's state runs on the environment's
 // executor; loads and self-checks end on the engine's threads.
@@ -36,6 +39,15 @@ class CatalogService final : public RawCatalog {
   grpc::ServerUnaryReactor* SelfCheck(grpc::CallbackServerContext* context,
                                       const grpc::ByteBuffer* request,
                                       grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* Register(grpc::CallbackServerContext* context,
+                                     const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* Unregister(grpc::CallbackServerContext* context,
+                                       const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override;
+  grpc::ServerReadReactor<grpc::ByteBuffer>* UploadDictionary(
+      grpc::CallbackServerContext* context,
+      grpc::ByteBuffer* response) override;
 
  private:
   const Environment environment_;

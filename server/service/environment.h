@@ -25,6 +25,8 @@ inline constexpr int kMaxMessageBytes = 32 << 20;
 // Messages up to this size are parsed where they arrive.
 inline constexpr size_t kParseInline = 64 << 10;
 
+class Registry;  // registry.h
+
 // What handlers work with; everything outlives the server.
 struct Environment {
   engine::Engine* engine;
@@ -35,6 +37,8 @@ struct Environment {
   // disk.
   engine::Executor* executor;
   std::string version, torch_version;
+  // Of the entries that come and go; null where there are none.
+  Registry* registry = nullptr;
 };
 
 inline std::unique_ptr<RequestScope> MakeScope(

@@ -14,6 +14,8 @@
 
 namespace cupola::service {
 
+class Registry;
+
 struct ServerOptions {
   std::string host = "127.0.0.1";
   int port = 7070;                     // 0: any free one
@@ -22,6 +24,9 @@ struct ServerOptions {
   Access* access = nullptr;
   bool reflection = false;
   std::string version, torch_version;
+  // Entries that come and go while the server runs; null: none do. Outlives the
+  // server.
+  Registry* registry = nullptr;
 };
 
 // The gRPC server: Catalog, Analysis, Admin and Jobs, gRPC health (for the

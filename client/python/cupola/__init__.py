@@ -37,6 +37,7 @@ from .generation import (
 from .importers import ImportFailed, Imported, import_dictionary
 from .info import (
     CacheStatistics,
+    DeviceMemory,
     DictionaryInfo,
     HookPoint,
     Measurement,
@@ -87,6 +88,7 @@ __all__ = [
     "CupolaError",
     "DataLoss",
     "DeadlineExceeded",
+    "DeviceMemory",
     "Dictionary",
     "DictionaryInfo",
     "FailedPrecondition",

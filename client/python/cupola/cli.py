@@ -20,7 +20,14 @@ from typing import Annotated, Optional
 import typer
 from rich.live import Live
 
-from . import __version__, _cli_import, _cli_pairs, _cli_questions, _terminal
+from . import (
+    __version__,
+    _cli_catalog,
+    _cli_import,
+    _cli_pairs,
+    _cli_questions,
+    _terminal,
+)
 from ._cli_session import NOT_READY, Session, Shown, command, exits, fail
 from ._connection import Tls
 from .client import DEFAULT_DEADLINE, Client
@@ -100,6 +107,7 @@ def dictionaries(client: Client) -> Shown:
 
 app.add_typer(_cli_questions.app)
 app.add_typer(_cli_pairs.app)
+app.add_typer(_cli_catalog.app)
 
 
 @command(app)

@@ -6,12 +6,13 @@ import threading
 from types import TracebackType
 from typing import Any, Callable, Dict, List, Optional, Type, Union
 
-from . import _connection, _protos, _requests, jobs
+from . import _connection, _protos, _requests, jobs, registration
 from ._connection import Connection, Tls
 from .dictionary import Dictionary, Pair
 from .errors import InvalidArgument
 from .info import (
     CacheStatistics,
+    DeviceMemory,
     DictionaryInfo,
     InfoList,
     ModelInfo,
@@ -103,6 +104,10 @@ class Client:
         entries = self._list().dictionaries
         return InfoList(map(DictionaryInfo.from_message, entries))
 
+    def device_memory(self) -> List[DeviceMemory]:
+        """What the weights on each device hold, and may hold."""
+        return InfoList(map(DeviceMemory.from_message, self._list().memory))
+
     def describe(self, name: str) -> Union[ModelInfo, DictionaryInfo]:
         """One entry; NotFound names those that exist."""
         return self._entry(
@@ -137,6 +142,52 @@ class Client:
         )
         assert isinstance(info, DictionaryInfo)
         return info
+
+    def register_model(
+        self,
+        name: str,
+        path: str,
+        dtype: Optional[str] = None,
+        device: str = "",
+    ) -> ModelInfo:
+        """Adds a model to the server's catalog, for good. `path` is a folder
+        below the server's model root. `load` waits until it is resident."""
+        entry = registration.model_entry(name, path, dtype, device)
+        info = self._register(_protos.catalog.RegisterRequest(model=entry))
+        assert isinstance(info, ModelInfo)
+        return info
+
+    def register_dictionary(
+        self, name: str, model: str, path: str, **fields: Any
+    ) -> DictionaryInfo:
+        """Adds a dictionary of `model`, as `register_model`. `fields`: those of
+        the catalog file, e.g. processing="folded", tap="post_affine"."""
+        entry = registration.entry(name, model, path, **fields)
+        info = self._register(_protos.catalog.RegisterRequest(dictionary=entry))
+        assert isinstance(info, DictionaryInfo)
+        return info
+
+    def upload_dictionary(
+        self,
+        name: str,
+        model: str,
+        source: registration.Source,
+        **fields: Any,
+    ) -> DictionaryInfo:
+        """Sends a dictionary to the server, which keeps it: a folder with
+        cfg.json and sae_weights.safetensors, or a pair of arrays by tensor
+        name and what cfg.json says."""
+        entry = registration.entry(name, model, **fields)
+        answer = registration.upload(self, entry, source)
+        return DictionaryInfo.from_message(answer.dictionary)
+
+    def unregister(self, name: str) -> None:
+        """Removes an entry that was registered or uploaded. Requests in flight
+        finish."""
+        self._connection.unary(
+            self._connection.catalog.Unregister,
+            _protos.catalog.UnregisterRequest(name=name),
+        )
 
     # Handles.
 
@@ -228,6 +279,14 @@ class Client:
         return self._connection.unary(
             self._connection.catalog.List, _protos.catalog.ListRequest()
         )
+
+    def _register(self, request: Any) -> Union[ModelInfo, DictionaryInfo]:
+        answer = self._connection.unary(
+            self._connection.catalog.Register, request
+        )
+        if answer.WhichOneof("entry") == "model":
+            return ModelInfo.from_message(answer.model)
+        return DictionaryInfo.from_message(answer.dictionary)
 
     def _entry(
         self, method: Any, request: Any

@@ -66,6 +66,7 @@ class ModelInfo(_Shown):
     weight_bytes: int
     resident_bytes: int
     load_seconds: float
+    load_progress: float  # 0 to 1, while it is loading
     # Only from Client.describe and Model.info.
     hook_points: Tuple[HookPoint, ...] = dataclasses.field(repr=False)
 
@@ -114,6 +115,7 @@ class DictionaryInfo(_Shown):
     has_mlp: bool
     resident_bytes: int
     load_seconds: float
+    load_progress: float
     measured: Optional[Measurement]
     measured_out: Optional[Measurement]  # of a pair's output half
     expected_l0: Optional[float]
@@ -138,6 +140,17 @@ class DictionaryInfo(_Shown):
             )
         values["warnings"] = tuple(message.warnings)
         return DictionaryInfo(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceMemory(_Shown):
+    device: str
+    used_bytes: int  # of weights, to the last running request's
+    budget_bytes: int  # 0: without a limit
+
+    @staticmethod
+    def from_message(message: _protos.catalog.DeviceMemory) -> DeviceMemory:
+        return DeviceMemory(**_plain(message, DeviceMemory))
 
 
 @dataclasses.dataclass(frozen=True)
