@@ -36,6 +36,9 @@ constexpr ArchitectureName kArchitectures[] = {
     {"skip_transcoder", Architecture::kStandard, true, true},
     {"jumprelu_transcoder", Architecture::kJumpRelu, true},
     {"jumprelu_skip_transcoder", Architecture::kJumpRelu, true, true},
+    // Not SAELens': what sparsify trains.
+    {"topk_transcoder", Architecture::kTopK, true},
+    {"topk_skip_transcoder", Architecture::kTopK, true, true},
 };
 
 constexpr struct {

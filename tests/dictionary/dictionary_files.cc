@@ -76,7 +76,7 @@ Json Config(const std::string& architecture) {
                                          : "blocks.1.hook_resid_pre"},
                 {"prepend_bos", true},
                 {"context_size", 64}}}};
-  if (architecture == "topk") cfg["k"] = 8;
+  if (absl::StartsWith(architecture, "topk")) cfg["k"] = 8;
   if (transcoder) {
     cfg["d_out"] = 24;
     cfg["metadata"]["hook_name_out"] = "blocks.1.hook_mlp_out";

@@ -43,7 +43,8 @@ TEST(DictionarySourceTest, OpensEveryArchitecture) {
   for (const char* architecture :
        {"standard", "gated", "jumprelu", "topk", "matching_pursuit",
         "transcoder", "skip_transcoder", "jumprelu_transcoder",
-        "jumprelu_skip_transcoder"}) {
+        "jumprelu_skip_transcoder", "topk_transcoder",
+        "topk_skip_transcoder"}) {
     const Json cfg = Config(architecture);
     EXPECT_TRUE(Load(cfg, RandomTensors(cfg, 1)).ok()) << architecture;
   }

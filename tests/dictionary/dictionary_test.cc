@@ -133,7 +133,8 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Combine(
         ::testing::Values("standard", "gated", "jumprelu", "topk",
                           "matching_pursuit", "transcoder", "skip_transcoder",
-                          "jumprelu_transcoder", "jumprelu_skip_transcoder"),
+                          "jumprelu_transcoder", "jumprelu_skip_transcoder",
+                          "topk_transcoder", "topk_skip_transcoder"),
         ::testing::Values("none", "constant_norm_rescale", "layer_norm"),
         ::testing::Bool()));
 

@@ -75,6 +75,8 @@ TEST(ManifestTest, ReadsEveryArchitecture) {
        false},
       {"jumprelu_skip_transcoder", Architecture::kJumpRelu, Kind::kTranscoder,
        true},
+      {"topk_transcoder", Architecture::kTopK, Kind::kTranscoder, false},
+      {"topk_skip_transcoder", Architecture::kTopK, Kind::kTranscoder, true},
   };
   for (const auto& expected : kCases) {
     const Manifest manifest = Good(Config(expected.name));

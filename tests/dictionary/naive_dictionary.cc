@@ -106,7 +106,7 @@ Vector NaiveDictionary::Encode(const Vector& x) const {
     if (cfg_.value("rescale_acts_by_decoder_norm", false))
       acts[f] *= RowNorm(f);
   }
-  if (architecture == "topk") {
+  if (absl::StartsWith(architecture, "topk")) {
     std::vector<int64_t> order(d_sae);
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(),

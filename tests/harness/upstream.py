@@ -254,6 +254,40 @@ def gemma_scope(folder, d=D_IN, layer=1, site="res", embedding=False, compressed
     )
 
 
+def gemma_scope_2(folder, d=D_IN, layer=1, transcoder=False):
+    state = weights(110, d)
+    saved = {n.replace("W_", "w_"): t for n, t in state.items()}
+    saved["threshold"] = normal(114, D_SAE, scale=0.1, offset=0.3)
+    place = f"model.layers.{layer}."
+    config = {
+        "architecture": "jump_relu",
+        "model_name": MODEL,
+        "hf_hook_point_in": place + "self_attn.o_proj.input",
+        "affine_connection": transcoder,
+    }
+    if transcoder:
+        saved["affine_skip_connection"] = normal(115, d, d, scale=d**-0.5)
+        config["hf_hook_point_in"] = place + "pre_feedforward_layernorm.output"
+        config["hf_hook_point_out"] = place + "post_feedforward_layernorm.output"
+    folder = folder / f"layer_{layer}_width_16k_l0_small_affine"
+    write_json(folder / "config.json", config)
+    save_file(saved, folder / "params.safetensors")
+    w = double(saved)
+
+    def decode(a, x):
+        skip = x @ w["affine_skip_connection"] if transcoder else 0
+        return a @ w["w_dec"] + w["b_dec"] + skip
+
+    return Upstream(
+        "gemma-scope-2",
+        folder,
+        lambda x: jump(x @ w["w_enc"] + w["b_enc"], w["threshold"]),
+        decode,
+        f"blocks.{layer}." + ("mlp.hook_in" if transcoder else "attn.hook_z"),
+        f"blocks.{layer}.hook_mlp_out" if transcoder else None,
+    )
+
+
 def llama_scope(folder, d=D_IN, layer=1, by_norm=False, transcoder=False):
     """With lm_saes' own arithmetic of 2024: parameters are brought to raw
     inputs and outputs, then to decoder rows of length 1 where `by_norm`.
@@ -487,6 +521,8 @@ ALL = {
     "gemma-mlp": lambda f, **o: gemma_scope(f, site="mlp", **o),
     "gemma-transcoder": lambda f, **o: gemma_scope(f, site="transcoders", **o),
     "gemma-embedding": lambda f, **o: gemma_scope(f, embedding=True, **o),
+    "gemma-2-attention": gemma_scope_2,
+    "gemma-2-transcoder": lambda f, **o: gemma_scope_2(f, transcoder=True, **o),
     "llama-scope": llama_scope,
     "llama-scope-norm": lambda f, **o: llama_scope(f, by_norm=True, **o),
     "llama-scope-transcoder": lambda f, **o: llama_scope(

@@ -97,6 +97,7 @@ def _command(format: str, help: str) -> None:
 
 for _format, _help in (
     ("gemma-scope", "Gemma Scope's params.npz, or its folder."),
+    ("gemma-scope-2", "A Gemma Scope 2 folder (params.safetensors)."),
     ("llama-scope", "A Llama Scope folder (hyperparams.json)."),
     ("dictionary-learning", "A folder with ae.pt and config.json."),
     ("sparsify", "A folder of EleutherAI's sparsify (layers.N)."),

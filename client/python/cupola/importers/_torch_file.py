@@ -193,7 +193,7 @@ def _read_zip(path: Path, classes: FrozenSet[str]) -> Any:
             raise ImportFailed("the archive is not one that torch.save writes")
         prefix = pickles[0][: -len("data.pkl")]
         order = members.get(prefix + "byteorder")
-        if order and archive.read(order)[:16] != b"little":
+        if order and (order.file_size != 6 or archive.read(order) != b"little"):
             raise ImportFailed("the tensors are big-endian, which is not read")
 
         def storage(value: Any) -> _Storage:

@@ -10,6 +10,7 @@ from . import (
     dictionary_learning,
     dunefsky,
     gemma_scope,
+    gemma_scope_2,
     heindrich,
     jsae,
     llama_scope,
@@ -23,6 +24,7 @@ from ._layout import CONFIG, WEIGHTS, Dictionary, Options, Progress, write
 FORMATS: Dict[str, Callable[[Path, Options], Dictionary]] = {
     "saelens": saelens.read,
     "gemma-scope": gemma_scope.read,
+    "gemma-scope-2": gemma_scope_2.read,
     "llama-scope": llama_scope.read,
     "dictionary-learning": dictionary_learning.read,
     "sparsify": sparsify.read,
