@@ -399,6 +399,19 @@ def test_nothing_is_overwritten_unasked(tmp_path):
         import_dictionary("x", made.source, out)
 
 
+def test_a_failed_import_leaves_what_was_there(tmp_path):
+    made = upstream.make("dl-topk", tmp_path / "source")
+    out = tmp_path / "out"
+    import_dictionary("dictionary_learning", made.source, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    state = torch.load(made.source / "ae.pt")
+    state["b_dec"][3] = float("inf")
+    torch.save(state, made.source / "ae.pt")
+    with pytest.raises(ImportFailed, match="b_dec holds 1 of 48 values"):
+        import_dictionary("dictionary-learning", made.source, out, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_the_command(tmp_path, capsys, monkeypatch):
     from cupola.cli import main
 

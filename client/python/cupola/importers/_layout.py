@@ -176,11 +176,14 @@ def write(
         **origin,
         "notes": dictionary.notes,
     }
+    tensors = {n: _finite(n, t) for n, t in dictionary.tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
+    # An older dictionary stays until the new one's weights are there.
+    staged = folder / (WEIGHTS + ".new")
+    write_safetensors(staged, tensors, progress)
     for name in (CONFIG, SPARSITY):
         (folder / name).unlink(missing_ok=True)
-    tensors = {n: _finite(n, t) for n, t in dictionary.tensors.items()}
-    write_safetensors(folder / WEIGHTS, tensors, progress)
+    staged.replace(folder / WEIGHTS)
     if dictionary.sparsity:
         write_safetensors(
             folder / SPARSITY,

@@ -38,16 +38,19 @@ def write_safetensors(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data starts at a multiple of 8
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
-        for done, tensor in enumerate(tensors.values(), 1):
-            array = tensor.load()
-            if array.shape != tensor.shape or array.dtype != np.dtype("<f4"):
-                raise ValueError(f"expected float32 {tensor.shape}")
-            out.write(array.data)
-            if progress:
-                progress(done, len(tensors))
-    partial.replace(path)
+    try:
+        with open(partial, "wb") as out:
+            out.write(struct.pack("<Q", len(text)) + text)
+            for done, tensor in enumerate(tensors.values(), 1):
+                array = tensor.load()
+                if array.shape != tensor.shape or array.dtype != "<f4":
+                    raise ValueError(f"expected float32 {tensor.shape}")
+                out.write(array.data)
+                if progress:
+                    progress(done, len(tensors))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Dict[str, Any]) -> None:

@@ -71,6 +71,7 @@ def import_dictionary(
     Raises ImportFailed where the source is damaged, cannot be represented, or
     `destination` already holds a dictionary and `overwrite` is not set.
     """
+    format = format.replace("_", "-")
     if format not in FORMATS:
         raise ImportFailed(
             f"no format {format!r}: there are {', '.join(FORMATS)}"
