@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "server/analysis/state_io.h"
+#include "server/analysis/token_hash.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::analysis {
@@ -15,18 +16,8 @@ constexpr int32_t kNone = -1;  // half octaves of floats above 0 are not below 0
 
 int32_t HalfOctave(float value) { return std::bit_cast<int32_t>(value) >> 22; }
 
-// SplitMix64's finaliser (Steele, Lea, Flood: "Fast splittable pseudorandom
-// number generators", 2014): every bit of the input has a say in every bit.
-uint64_t Mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
-
 uint64_t Hash(int64_t latent, const Example& example) {
-  return Mix(Mix(Mix(static_cast<uint64_t>(example.row) + 0x9e3779b97f4a7c15) +
-                 static_cast<uint64_t>(example.position)) +
-             static_cast<uint64_t>(latent));
+  return MixBits(HashOfToken(example) + static_cast<uint64_t>(latent));
 }
 
 // The order in which examples are kept: empty places last.

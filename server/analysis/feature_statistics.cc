@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/analysis/accumulator.h"
+#include "server/analysis/option_checks.h"
 #include "server/analysis/state_io.h"
 #include "server/model/status_macros.h"
 
@@ -16,13 +17,6 @@ static_assert(Accumulator<FeatureStatistics>);
 
 constexpr int64_t kMaxLatents = int64_t{1} << 24;
 constexpr int64_t kMaxTop = 1000, kMaxPerStratum = 100;
-
-absl::Status CheckNumber(const char* name, int64_t value, int64_t least,
-                         int64_t most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, " is ", value, "; accepted: ", least, " to ", most));
-}
 
 // All that the meaning of a state hangs on, without padding.
 struct SavedOptions {

@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "ATen/ATen.h"
+#include "server/analysis/latent_vectors.h"
 #include "server/analysis/residual_writes.h"
 #include "server/analysis/tensor_io.h"
-#include "server/dictionary/weights.h"
 #include "server/model/logit_directions.h"
 #include "server/model/status_macros.h"
 
@@ -26,34 +26,9 @@ at::Tensor Index(const std::vector<int64_t>& values, at::Device device) {
   return at::tensor(values, at::kLong).to(device);
 }
 
-// The latents' vectors as rows, float32 [d_sae, width].
-at::Tensor Vectors(const Dictionary& dictionary, LatentSide side) {
-  const dictionary::Weights& weights = dictionary.weights();
-  return (side == LatentSide::kDecoder ? weights.W_dec
-                                       : weights.encoder.Weight().t())
-      .to(at::kFloat);
-}
-
 at::Tensor Normalized(const at::Tensor& rows) {
   return rows / at::linalg_vector_norm(rows, 2, {-1}, /*keepdim=*/true)
                     .clamp_min(kMinimumNorm);
-}
-
-// Each row's k largest values; the lowest index wins ties.
-std::pair<at::Tensor, at::Tensor> Largest(const at::Tensor& rows, int64_t k) {
-  const auto [values, indices] =
-      at::sort(rows, /*stable=*/true, /*dim=*/-1, /*descending=*/true);
-  return {values.narrow(-1, 0, k), indices.narrow(-1, 0, k)};
-}
-
-// The same of a few.
-at::Tensor Vectors(const Dictionary& dictionary, LatentSide side,
-                   const std::vector<int64_t>& latents) {
-  const dictionary::Weights& weights = dictionary.weights();
-  const at::Tensor index = Index(latents, dictionary.device());
-  return (side == LatentSide::kDecoder ? weights.W_dec.index_select(0, index)
-                                       : weights.encoder.Columns(index).t())
-      .to(at::kFloat);
 }
 
 Records Record(const at::Tensor& indices, const at::Tensor& values) {
@@ -68,7 +43,7 @@ struct Answering {
   const Pass& pass;
 
   absl::StatusOr<Records> operator()(const NearestQuery& query) const {
-    const at::Tensor all = Normalized(Vectors(dictionary, query.side));
+    const at::Tensor all = Normalized(LatentVectors(dictionary, query.side));
     at::Tensor asked;
     if (query.latents.empty()) {
       asked = Normalized(ViewOf(query.vectors).to(all.device()));
@@ -86,7 +61,7 @@ struct Answering {
         cosines.scatter_(1, self.narrow(0, begin, count),
                          -std::numeric_limits<double>::infinity());
       }
-      const auto [largest, where] = Largest(cosines, query.top_k);
+      const auto [largest, where] = LargestOfRows(cosines, query.top_k);
       // Copies: a part would keep the whole sort.
       values.push_back(largest.contiguous());
       indices.push_back(where.contiguous());
@@ -96,7 +71,7 @@ struct Answering {
 
   absl::StatusOr<Records> operator()(const TokensQuery& query) const {
     const at::Tensor asked =
-        Vectors(dictionary, LatentSide::kDecoder, query.latents);
+        LatentVectors(dictionary, LatentSide::kDecoder, query.latents);
     std::vector<at::Tensor> indices, values;
     for (int64_t begin = 0; begin < asked.size(0); begin += kChunkLatents) {
       RETURN_IF_ERROR(pass.poll());
@@ -104,8 +79,8 @@ struct Answering {
           0, begin, std::min(kChunkLatents, asked.size(0) - begin));
       const at::Tensor logits = model::ProjectToLogits(
           *pass.model, ToResidual(*pass.model, hook_out, chunk), query.gain);
-      const auto [top, top_ids] = Largest(logits, query.top);
-      const auto [bottom, bottom_ids] = Largest(-logits, query.bottom);
+      const auto [top, top_ids] = LargestOfRows(logits, query.top);
+      const auto [bottom, bottom_ids] = LargestOfRows(-logits, query.bottom);
       indices.push_back(at::cat({top_ids, bottom_ids}, -1));
       values.push_back(at::cat({top, -bottom}, -1));
     }
@@ -121,12 +96,12 @@ struct Answering {
                                     .rows;
     }
     const at::Tensor all = ToResidual(
-        *pass.model, hook_out, Vectors(dictionary, LatentSide::kDecoder));
+        *pass.model, hook_out, LatentVectors(dictionary, LatentSide::kDecoder));
     return Record(at::empty({0}, at::kInt), at::mm(directions, all.t()));
   }
 
   absl::StatusOr<Records> operator()(const GramQuery& query) const {
-    at::Tensor rows = Vectors(dictionary, query.side, query.latents);
+    at::Tensor rows = LatentVectors(dictionary, query.side, query.latents);
     if (query.normalize) rows = Normalized(rows);
     at::Tensor gram = at::mm(rows, rows.t());
     if (query.threshold > 0) {

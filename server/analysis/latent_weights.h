@@ -8,12 +8,10 @@
 #include <vector>
 
 #include "server/analysis/analysis.h"
+#include "server/analysis/latent_vectors.h"
 #include "server/dictionary/dictionary.h"
 
 namespace cupola::analysis {
-
-// Which of a latent's two vectors.
-enum class LatentSide { kDecoder, kEncoder };
 
 // The `top_k` latents most alike in cosine, the lowest index first among
 // equals; a latent that is asked about is not its own neighbour.

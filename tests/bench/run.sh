@@ -10,7 +10,7 @@ cd "$CUPOLA_ROOT"
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 export HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false
 deploy/install-deps.sh --tests
-deploy/build.sh cupola_server cupola_bench cache_latency jacobian_blocks
+deploy/build.sh cupola_server cupola_bench cache_latency corpus_math jacobian_blocks
 
 say
 grep -m 1 'model name' /proc/cpuinfo | sed 's/.*: //' || true
@@ -29,6 +29,8 @@ say
 "$PYTHON" tests/bench/serving_vs_peer.py
 say
 "$CUPOLA_BUILD/jacobian_blocks"
+say
+"$PYTHON" tests/bench/corpus_vs_scipy.py
 say
 "$PYTHON" tests/bench/jacobian_layers_vs_peer.py
 say
