@@ -73,7 +73,10 @@ def test_against_the_upstreams_equations(name, tmp_path):
     config, w = read(tmp_path / "out")
     where = {**config, **config["metadata"]}
     assert where["hook_name"] == made.hook == imported.hook
-    if not config.get("is_pair"):
+    if config.get("is_pair"):
+        assert imported.architecture == "jacobian pair"
+    else:
+        assert imported.architecture == config["architecture"]
         assert where.get("hook_name_out") == made.hook_out == imported.hook_out
         assert where["sae_lens_version"] == "6.0.0"
     assert where["imported_from"]["format"] == made.format

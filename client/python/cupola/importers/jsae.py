@@ -66,7 +66,8 @@ def read(source: Path, options: Options) -> Dictionary:
     tensors.update({name: file[name] for name in present})
     hook = options.hook or take(config, "hook_name", str, CONFIG)
     dictionary = Dictionary(
-        config["architecture"], tensors, hook, config=_config(config, hook)
+        *("jacobian pair", tensors, hook, options.hook_out),
+        config=_config(config, hook),
     )
     _describe(dictionary, config, options, d_in, d_sae)
     if (source / SPARSITY).is_file():
