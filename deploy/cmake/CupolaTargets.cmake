@@ -16,6 +16,13 @@ if(CUPOLA_SANITIZE)
     -fno-omit-frame-pointer -g1 -O1)
   add_link_options(-fsanitize=${CUPOLA_SANITIZE})
 endif()
+if(CUPOLA_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES Clang)
+    message(FATAL_ERROR "CUPOLA_FUZZ needs clang (-DCMAKE_CXX_COMPILER=...): "
+      "tests/fuzz/run.sh finds it")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 
 add_library(cupola_flags INTERFACE)
 target_compile_options(cupola_flags INTERFACE
@@ -25,10 +32,13 @@ target_include_directories(cupola_flags BEFORE INTERFACE ${CUPOLA_PROTOBUF_FIRST
 
 # LibTorch as system headers: its warnings are not ours. OpenMP, of which LibTorch
 # brings the run-time library, because at::parallel_for needs it where it is
-# compiled.
-find_package(OpenMP REQUIRED)
+# compiled; what is fuzzed has none of that, and clang comes without OpenMP.
 add_library(cupola_torch INTERFACE)
-target_link_libraries(cupola_torch INTERFACE ${TORCH_LIBRARIES} OpenMP::OpenMP_CXX)
+target_link_libraries(cupola_torch INTERFACE ${TORCH_LIBRARIES})
+if(NOT CUPOLA_FUZZ)
+  find_package(OpenMP REQUIRED)
+  target_link_libraries(cupola_torch INTERFACE OpenMP::OpenMP_CXX)
+endif()
 target_include_directories(cupola_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
 
 # ATen takes 8 s to parse: once, for all that asks for it with ATEN. A file still
@@ -57,6 +67,16 @@ function(cupola_library name)
   endif()
 endfunction()
 
+# Of a program with threads, for ThreadSanitizer: see seen_locks.cc.
+function(cupola_see_locks name)
+  if(CUPOLA_SANITIZE STREQUAL thread)
+    target_sources(${name} PRIVATE
+      ${CMAKE_SOURCE_DIR}/tests/sanitize/seen_locks.cc)
+    target_link_libraries(${name} PRIVATE absl::synchronization
+      ${CMAKE_DL_LIBS})
+  endif()
+endfunction()
+
 function(cupola_test name)
   cmake_parse_arguments(ARG "ATEN" "LABEL" "SOURCES;DEPS" ${ARGN})
   if(NOT ARG_LABEL)
@@ -64,6 +84,7 @@ function(cupola_test name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE cupola_flags ${ARG_DEPS} GTest::gmock_main)
+  cupola_see_locks(${name})
   if(ARG_ATEN)
     cupola_precompiled(${name})
   endif()

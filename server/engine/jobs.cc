@@ -5,14 +5,12 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "server/model/json.h"
+#include "server/engine/job_record.h"
 #include "server/model/status_macros.h"
 #include "server/model/torch_status.h"
 
 namespace cupola::engine {
 namespace {
-
-using model::Json;
 
 constexpr char kRecordUse[] = "job/";
 constexpr char kSpecificationUse[] = "job_specification/";
@@ -92,22 +90,13 @@ absl::Status Jobs::Read() {
   checkpoints_.RemoveUnfinished();
   ASSIGN_OR_RETURN(const auto records, disk_->Scan(kRecordUse));
   for (const auto& [key, text] : records) {
-    ASSIGN_OR_RETURN(const Json json, model::ParseJson(text, key));
+    ASSIGN_OR_RETURN(
+        JobRecord record,
+        DecodeJobRecord(key.substr(sizeof(kRecordUse) - 1), text));
     Job job;
+    job.info = std::move(record.info);
+    job.crashes = record.crashes;
     JobInfo& info = job.info;
-    info.id = key.substr(sizeof(kRecordUse) - 1);
-    info.kind = json.value("kind", "");
-    info.title = json.value("title", "");
-    info.state = static_cast<JobState>(json.value("state", 0));
-    info.chunks = json.value("chunks", int64_t{0});
-    info.tokens = json.value("tokens", int64_t{0});
-    info.chunks_saved = json.value("chunks_saved", int64_t{0});
-    info.chunks_done = info.chunks_saved;
-    info.tokens_done = json.value("tokens_saved", int64_t{0});
-    info.seconds = json.value("seconds", 0.0);
-    info.error = json.value("error", "");
-    info.submitted = absl::FromUnixMicros(json.value("submitted", int64_t{0}));
-    job.crashes = json.value("crashes", int64_t{0});
     if (info.state == JobState::kRunning) {
       // The process that ran it did not get to say how it ended.
       info.state = JobState::kQueued;
@@ -134,20 +123,8 @@ void Jobs::TellWatchers(const std::string& id,
 
 absl::Status Jobs::Record(Job* job) {
   const JobInfo& info = job->info;
-  const Json json = {{"kind", info.kind},
-                     {"title", info.title},
-                     {"state", static_cast<int>(info.state)},
-                     {"chunks", info.chunks},
-                     {"tokens", info.tokens},
-                     {"chunks_saved", info.chunks_saved},
-                     {"tokens_saved", info.tokens_done},
-                     {"seconds", info.seconds},
-                     {"error", info.error},
-                     {"submitted", absl::ToUnixMicros(info.submitted)},
-                     {"crashes", job->crashes}};
-  const absl::Status put =
-      disk_->Put(absl::StrCat(kRecordUse, info.id),
-                 json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  const absl::Status put = disk_->Put(absl::StrCat(kRecordUse, info.id),
+                                      EncodeJobRecord({info, job->crashes}));
   TellWatchers(info.id, info);
   return put;
 }
@@ -369,7 +346,7 @@ void Jobs::Loop() {
         job.cancelled = false;
         ++job.runs;
         std::erase_if(results_,
-                      [&](const auto& held) { return held.first == key; });
+                      [&id](const auto& held) { return held.first == id; });
         give_up_ = std::make_shared<std::atomic<bool>>(false);
         // Told before the work begins: it may be what ends the process.
         if (absl::Status s = Record(&job); !s.ok()) {

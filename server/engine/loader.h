@@ -24,7 +24,7 @@ namespace cupola::engine {
 class Loader {
  public:
   template <typename T>
-  using Done = LoadSlot<T>::Done;
+  using Done = typename LoadSlot<T>::Done;
 
   // How one thing is loaded. Both functions run on the loading thread, `loaded`
   // after a success, before anybody is told.

@@ -134,10 +134,6 @@ absl::Status PlaceRows(const Intervention& intervention,
 
 }  // namespace
 
-absl::Status InField(const std::string& field, const absl::Status& status) {
-  return absl::Status(status.code(), StrCat(field, ": ", status.message()));
-}
-
 absl::StatusOr<int> NamedDictionaries::Index(const std::string& name,
                                              const std::string& field) {
   const auto found = std::find(names_.begin(), names_.end(), name);

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/analysis/intervention.h"
+#include "server/engine/field_status.h"
 #include "server/engine/question.h"
 #include "server/engine/run_requests.h"
 
@@ -48,9 +49,6 @@ absl::StatusOr<std::vector<analysis::PlacedIntervention>> PlaceIntervention(
     const analysis::Intervention& intervention,
     const std::vector<std::vector<int32_t>>& token_ids, const Sources& sources,
     const Limits& limits);
-
-// The status with `field` in front of its message.
-absl::Status InField(const std::string& field, const absl::Status& status);
 
 }  // namespace cupola::engine
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/engine/place_interventions.h"
+#include "server/engine/field_status.h"
 #include "server/model/status_macros.h"
 #include "server/service/prompt_conversion.h"
 #include "server/service/tensor_conversion.h"

@@ -227,6 +227,26 @@ TEST_F(JobsTest, ADamagedCheckpointIsPassedOver) {
   EXPECT_EQ(script_.runs, 2);  // from the checkpoint after chunk 1
 }
 
+TEST_F(JobsTest, ARecordThatIsNoneIsToldByItsJobsName) {
+  const std::string id = Submit(2);
+  AwaitEnd(id);
+  jobs_.reset();
+  for (const char* record :
+       {"", "[]", "{\"state\": 9}", "{\"state\": 3, \"kind\": 7}",
+        "{\"state\": 3, \"chunks\": \"many\"}"}) {
+    {
+      auto store = storage::DurableStore::Open(directory_);
+      ASSERT_TRUE(store.ok());
+      ASSERT_TRUE((*store)->Put("job/" + id, record).ok());
+    }
+    Open();
+    const absl::Status status = jobs_->List().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << record;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(id)) << record;
+    jobs_.reset();
+  }
+}
+
 TEST_F(JobsTest, WithoutAWholeCheckpointThatJobAloneIsLost) {
   script_.hold = 3;
   const std::string id = Submit(4);
