@@ -197,6 +197,8 @@ TEST_F(BadInputTest, TokenizeAndCatalog) {
   Expect(client().Unload("no"), {"unload", kNotFound, {"no", "tiny/sae"}});
   Expect(client().SelfCheck("no"), {"check", kNotFound, {"no", "tiny/sae"}});
   Expect(client().SelfCheck("tiny"), {"check tiny", kInvalid, {"dictionary"}});
+  // A half is loaded with its entry, as Describe tells of that.
+  EXPECT_TRUE(client().Load("tiny/sae:out").ok());
   Expect(client().Load("broken"), {"load broken", kFailed, {"config.json"}});
   Expect(client().Load("tiny", static_cast<v1::Processing>(9)),
          {"load 9", kInvalid, {"processing is 9"}});
@@ -269,8 +271,32 @@ TEST_F(BadInputTest, ALargeBadMessageIsParsedAsWell) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+// A name is looked up, never opened.
+TEST_F(BadInputTest, PathsForNames) {
+  for (const std::string& name : std::vector<std::string>{
+           "../tiny", "tiny/../tiny", "./tiny", "/etc/passwd",
+           "../../../../etc/passwd", folder() + "/tiny", "tiny/", "tiny//sae",
+           "tiny/sae/../sae", std::string("tiny\0", 5)}) {
+    Expect(client().Describe(name), {name, kNotFound, {"tiny/sae"}});
+    Expect(client().Load(name), {name, kNotFound, {"tiny/sae"}});
+    Expect(client().Unload(name), {name, kNotFound, {"tiny/sae"}});
+    Expect(client().GetFeatures(FeaturesOf("a", name)),
+           {name, kNotFound, {"tiny/sae"}});
+  }
+}
+
 TEST_F(BadInputTest, HttpToTheGrpcPort) {
-  HttpExchange(server().grpc_port(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+  for (const std::string& request : std::vector<std::string>{
+           "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+           "POST /cupola.v1.Analysis/Tokenize HTTP/1.1\r\nHost: x\r\n"
+           "Content-Type: application/grpc\r\nContent-Length: 0\r\n\r\n",
+           // The beginning of a TLS connection.
+           std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11),
+           // HTTP/2 whose first frame is none, and one of 16 MiB.
+           "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string(64, '\xff'),
+           std::string(1 << 16, 'x')}) {
+    HttpExchange(server().grpc_port(), request);
+  }
   EXPECT_THAT(HttpGet(server().http_port(), "/healthz"),
               StartsWith("HTTP/1.1 200"));
 }

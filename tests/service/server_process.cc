@@ -95,6 +95,14 @@ void ServerProcess::WaitUntilReady() const {
   }
 }
 
+int64_t ServerProcess::ResidentBytes() const {
+  // The second number: pages.
+  std::ifstream file("/proc/" + std::to_string(pid_) + "/statm");
+  int64_t size = 0, resident = 0;
+  file >> size >> resident;
+  return resident * ::sysconf(_SC_PAGESIZE);
+}
+
 void ServerProcess::Signal(int signal) const { ::kill(pid_, signal); }
 
 int ServerProcess::Wait() {

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,9 @@ class ServerProcess {
   std::unique_ptr<Client> Connect(const ClientOptions& options = {}) const;
   // Returns when /readyz says so.
   void WaitUntilReady() const;
+
+  // Of the process, as the system counts it.
+  int64_t ResidentBytes() const;
 
   void Signal(int signal) const;
   // The exit code, or minus the signal that ended it.
