@@ -198,7 +198,7 @@ def test_a_mean_may_be_of_more_rows_than_an_answer_holds(client):
     close(many.values.sum(1)[0], layers.total.mean(0), np.abs(layers.total).max())
 
 
-def test_command_line(zoo, server, client):
+def test_command_line(zoo, server, client, tmp_path):
     from cupola.cli import app
     from typer.testing import CliRunner
 
@@ -220,6 +220,22 @@ def test_command_line(zoo, server, client):
     )
     assert told["pre_activation"] == pytest.approx(float(answer.result[0, 0]))
     assert run("--token", "a", "--latent", "3").exit_code == 2
+
+    told = json.loads(run("--token", "a", "--position", "1,2", "--mean", "--json").output)
+    answer = client.model("gpt2").attribute(
+        "the thin hat", "a", positions=[1, 2], mean=True
+    )
+    assert told["logit"] == pytest.approx(float(answer.result[0, 0]))
+    assert told["position"] is None
+    assert run("--token", "a", "--position", "1,2").exit_code == 2
+    vector = np.random.default_rng(1).normal(size=D_MODEL).astype(np.float32)
+    np.save(tmp_path / "vector.npy", vector)
+    told = json.loads(run("--vector", str(tmp_path / "vector.npy"), "--json").output)
+    answer = client.model("gpt2").attribute("the thin hat", vectors=[vector], positions=-1)
+    assert told["projection"] == pytest.approx(float(answer.result[0, 0]))
+    (tmp_path / "none.npy").write_text("no array")
+    wrong = run("--vector", str(tmp_path / "none.npy"))
+    assert wrong.exit_code == 2 and "--vector: " in wrong.output
     wrong = run("--token", "the thin")
     assert wrong.exit_code == 2 and "not one" in wrong.output
 

@@ -16,6 +16,7 @@ from ._cli_session import (
     ProcessingOption,
     Shown,
     TextArgument,
+    array,
     command,
     fail,
     numbers,
@@ -195,9 +196,19 @@ def attribute(
         Optional[int],
         typer.Option(help="Explain this latent instead of a token."),
     ] = None,
+    vector: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Explain this direction instead: a .npy file, [d_model]."
+        ),
+    ] = None,
     position: Annotated[
-        int, typer.Option(help="The token index that predicts.")
-    ] = -1,
+        str,
+        typer.Option(help="The token index that predicts; or several, 1,3,-1."),
+    ] = "-1",
+    mean: Annotated[
+        bool, typer.Option("--mean", help="The mean over the positions.")
+    ] = False,
     level: Annotated[
         str, typer.Option(help="layers, heads or neurons.")
     ] = "layers",
@@ -217,6 +228,19 @@ def attribute(
     gain: Annotated[
         bool, typer.Option(help="Apply the final norm's gain.")
     ] = True,
+    reference: Annotated[
+        Optional[List[str]],
+        typer.Option(
+            help="With a latent on mlp.hook_post: a text whose mean stands for "
+            "neurons that do not fire; may be given several times."
+        ),
+    ] = None,
+    inactive: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="The same as given: a .npy file, [components, d_mlp]."
+        ),
+    ] = None,
     split: Annotated[
         Optional[List[str]],
         typer.Option(
@@ -230,28 +254,42 @@ def attribute(
     processing: ProcessingOption = "raw",
     bos: BosOption = None,
 ) -> Shown:
-    """Show which components of MODEL speak for a next token of TEXT, or for a
-    latent."""
-    if (token is None) == (latent is None):
-        fail("expected either --token or --latent", 2)
+    """Show which components of MODEL speak for a next token of TEXT, for a
+    latent, or for a direction."""
+    if [token, latent, vector].count(None) != 2:
+        fail("expected one of --token, --latent and --vector", 2)
+    positions = numbers(position, "--position") or []
+    if len(positions) != 1 and not mean:
+        fail("--position: expected one index, or --mean over several", 2)
+    whole = (
+        "logit"
+        if token is not None
+        else "projection"
+        if latent is None
+        else "pre_activation"
+    )
     answer = client.model(model, processing).attribute(
         read(text),
         None if token is None else token_of(token),
         None if instead_of is None else token_of(instead_of),
         dictionary=dictionary,
         latents=latent,
+        vectors=None if vector is None else array(vector, "--vector")[None],
+        inactive=None if inactive is None else array(inactive, "--inactive"),
+        reference=reference or None,
         level=level,
         layer=layer,
         mlp_input=mlp_input,
         apply_norm=apply_norm,
         gain=gain,
         split_dictionary=split or False,
-        positions=[position],
+        positions=positions,
+        mean=mean,
         prepend_bos=bos,
     )
     return Shown(
-        lambda: _terminal.show_attribution(answer, top),
-        lambda: _terminal.attribution_json(answer),
+        lambda: _terminal.show_attribution(answer, top, whole),
+        lambda: _terminal.attribution_json(answer, whole),
     )
 
 

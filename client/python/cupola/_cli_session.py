@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import inspect
 import sys
+from pathlib import Path
 from typing import (
     Annotated,
     Any,
@@ -20,7 +21,9 @@ from typing import (
     get_type_hints,
 )
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from . import _terminal
 from ._connection import Tls
@@ -165,6 +168,14 @@ def read(text: str) -> str:
 def token_of(value: str) -> Union[int, str]:
     """An id where it looks like one, else a text."""
     return int(value) if value.isascii() and value.isdigit() else value
+
+
+def array(path: Path, option: str) -> NDArray[Any]:
+    """A .npy file's array."""
+    try:
+        return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, EOFError) as error:
+        fail(f"{option}: {error}", 2)
 
 
 def numbers(value: Optional[str], option: str) -> Optional[List[int]]:

@@ -185,8 +185,9 @@ def activations_json(answer: Activations) -> Dict[str, Any]:
     }
 
 
-def show_attribution(answer: Attribution, top: int) -> None:
-    """Of an answer with one row and one target."""
+def show_attribution(answer: Attribution, top: int, whole: str) -> None:
+    """Of an answer with one row (or a mean) and one target, a "logit", a
+    "pre_activation" or a "projection"."""
     table = new_table("component", "#attribution")
     frame = answer.top(top)
     for component, value in zip(frame["component"], frame["attribution"]):
@@ -196,23 +197,23 @@ def show_attribution(answer: Attribution, top: int) -> None:
         rest = float(answer.total[0, 0]) - float(frame["attribution"].sum())
         table.add_row(f"{hidden} others", f"{rest:+.4f}")
     table.add_row("constant", f"{float(answer.bias[0, 0]):+.4f}")
-    whole = "pre-activation" if answer.provenance.dictionary else "logit"
-    table.add_row(Text(whole, "bold"), f"{float(answer.result[0, 0]):+.4f}")
+    table.add_row(
+        Text(whole.replace("_", "-"), "bold"),
+        f"{float(answer.result[0, 0]):+.4f}",
+    )
     console = new_console()
     console.print(table)
     console.print(origin_line(answer), soft_wrap=True)
 
 
-def attribution_json(answer: Attribution) -> Dict[str, Any]:
-    """Of an answer with one row and one target."""
+def attribution_json(answer: Attribution, whole: str) -> Dict[str, Any]:
+    """As above."""
     return {
         **origin_fields(answer),
         "token_ids": answer.provenance.token_ids[0],
-        "position": int(answer.position[0]),
+        "position": int(answer.position[0]) if len(answer) else None,
         "target": answer.targets[0],
-        "pre_activation" if answer.provenance.dictionary else "logit": float(
-            answer.result[0, 0]
-        ),
+        whole: float(answer.result[0, 0]),
         "bias": float(answer.bias[0, 0]),
         "components": dict(
             zip(answer.components, map(float, answer.values[0, :, 0]))

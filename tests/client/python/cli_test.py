@@ -309,7 +309,8 @@ def test_a_page_that_cannot_be_written(run, tmp_path):
     [
         ("ablate", ["--together", "--target", "--later", "all"]),
         ("attribute", ["--layer", "--mlp-input", "--apply-norm", "--no-gain"]),
-        ("attribute", ["--split"]),
+        ("attribute", ["--split", "--mean", "--vector"]),
+        ("attribute", ["--reference", "--inactive"]),
         ("generate", ["--samples", "--top-logprobs", "--set-latent"]),
         ("generate", ["--subtract", "--zero", "--scope"]),
     ],
