@@ -32,7 +32,7 @@ target_include_directories(cupola_flags BEFORE INTERFACE ${CUPOLA_PROTOBUF_FIRST
 
 # LibTorch as system headers: its warnings are not ours. OpenMP, of which LibTorch
 # brings the run-time library, because at::parallel_for needs it where it is
-# compiled; what is fuzzed has none of that, and clang comes without OpenMP.
+# compiled; what is fuzzed may do with one thread, and clang comes without OpenMP.
 add_library(cupola_torch INTERFACE)
 target_link_libraries(cupola_torch INTERFACE ${TORCH_LIBRARIES})
 if(NOT CUPOLA_FUZZ)
