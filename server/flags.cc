@@ -15,6 +15,8 @@
 namespace cupola {
 namespace {
 
+constexpr int64_t kMaxKeepHours = 24 * 365 * 100;
+
 using Setter = std::function<absl::Status(const std::string&)>;
 
 // One flag: how it is written, what it means, and how its value is kept.
@@ -240,6 +242,17 @@ std::vector<FlagSpec> Specs(Flags* f) {
       {"job_checkpoint_seconds", "N",
        "a job saves its state when so much time has gone by; 30",
        Number(&f->job_checkpoint_seconds, 0, 86400)},
+      {"dataset_bytes", "SIZE", "what datasets may take on the disk; 64G",
+       Size(&f->dataset_bytes)},
+      {"dataset_keep_hours", "N",
+       "a dataset is deleted after so long at the latest; 0: never",
+       Number(&f->dataset_keep_hours, 0, kMaxKeepHours)},
+      {"job_bytes", "SIZE", "what jobs' states may take on the disk; 64G",
+       Size(&f->job_bytes)},
+      {"job_keep_hours", "N",
+       "a job that has ended, and its result, are deleted after so long at the "
+       "latest; 0: never",
+       Number(&f->job_keep_hours, 0, kMaxKeepHours)},
       {"log_level", "debug|info|warning|error|off",
        "JSON lines on standard error; info",
        OneOf(&f->log_level, {"debug", "info", "warning", "error", "off"})},

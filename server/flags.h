@@ -50,6 +50,8 @@ struct Flags {
   bool reflection = false;
   int64_t drain_seconds = 30;
   int64_t job_checkpoint_seconds = 30;
+  int64_t dataset_bytes = int64_t{64} << 30, job_bytes = int64_t{64} << 30;
+  int64_t dataset_keep_hours = 0, job_keep_hours = 0;  // 0: for good
   std::string log_level = "info";
   // Either makes the others optional.
   bool help = false;

@@ -67,6 +67,13 @@ engine::EngineOptions ToEngineOptions(const Flags& flags,
   options.front_threads = static_cast<int>(flags.front_threads);
   options.self_check = flags.self_check;
   options.job_checkpoint = absl::Seconds(flags.job_checkpoint_seconds);
+  const auto keep = [](int64_t hours) {
+    return hours > 0 ? absl::Hours(hours) : absl::InfiniteDuration();
+  };
+  options.dataset_bytes = flags.dataset_bytes;
+  options.dataset_keep = keep(flags.dataset_keep_hours);
+  options.job_bytes = flags.job_bytes;
+  options.job_keep = keep(flags.job_keep_hours);
   return options;
 }
 

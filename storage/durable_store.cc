@@ -80,6 +80,20 @@ absl::Status DurableStore::Delete(absl::string_view key) {
                   absl::StrCat("cannot delete ", key, " in ", directory_));
 }
 
+absl::Status DurableStore::DeletePrefix(absl::string_view prefix) {
+  // The first key behind all that begin with it.
+  std::string end(prefix);
+  while (!end.empty() && static_cast<uint8_t>(end.back()) == 0xff) {
+    end.pop_back();
+  }
+  if (end.empty()) return absl::InvalidArgumentError("prefix: it is empty");
+  ++end.back();
+  return ToStatus(
+      database_->DeleteRange(SyncedWrite(), database_->DefaultColumnFamily(),
+                             ToSlice(prefix), ToSlice(end)),
+      absl::StrCat("cannot delete ", prefix, "* in ", directory_));
+}
+
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>>
 DurableStore::Scan(absl::string_view prefix) const {
   std::vector<std::pair<std::string, std::string>> entries;

@@ -26,7 +26,8 @@ namespace cupola::storage {
 //    error that names the directory.
 //
 // Keys begin with the name of their use and '/' ("file_digest/..."), so that
-// Scan lists one use. Made for some thousands of small values.
+// Scan lists one use. Made for some thousands of small values, or of blocks of
+// about 1 MiB (row_store.h).
 //
 // All methods may be called from any thread; Put and Delete wait for the disk.
 // Errors: DATA_LOSS (damaged files), RESOURCE_EXHAUSTED (a full disk), else
@@ -46,6 +47,8 @@ class DurableStore {
   absl::Status Put(absl::string_view key, absl::string_view value);
   // OK also where the key has no value.
   absl::Status Delete(absl::string_view key);
+  // All keys that begin with `prefix`, which is not empty.
+  absl::Status DeletePrefix(absl::string_view prefix);
   // The keys that begin with `prefix`, in byte order, with their values, all of
   // one moment.
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Scan(

@@ -230,6 +230,31 @@ std::vector<double> JacobianTotals::Column(JacobianStatistic statistic,
   return values;
 }
 
+absl::Status JacobianTotals::Merge(const JacobianTotals& other) {
+  if (!(other.options_ == options_)) {
+    return absl::InvalidArgumentError(
+        "the Jacobians' totals are of other options");
+  }
+  const auto add = [](auto& sums, const auto& more) {
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] += more[i];
+  };
+  tokens_ += other.tokens_;
+  add(active_, other.active_);
+  add(histogram_, other.histogram_);
+  for (int64_t out = 0; out < options_.d_out; ++out) {
+    if (other.rows_[out] == nullptr) continue;
+    const Sums& more = *other.rows_[out];
+    Sums& sums = At(static_cast<int32_t>(out));
+    add(sums.narrow, more.narrow);
+    add(sums.wide, more.wide);
+    add(sums.counts, more.counts);
+    for (size_t i = 0; i < sums.largest.size(); ++i) {
+      sums.largest[i] = std::max(sums.largest[i], more.largest[i]);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status JacobianTotals::Save(storage::StateWriter* state) const {
   RETURN_IF_ERROR(state->AppendValue(options_.d_out));
   RETURN_IF_ERROR(state->AppendValue(options_.d_in));

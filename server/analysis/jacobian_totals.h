@@ -17,6 +17,9 @@ struct JacobianTotalsOptions {
   bool float64 = false;         // of the sums; else float32
   int64_t bins = 110;           // of the histogram of all |J| > 0 ...
   double bins_end = 1.1;        // ... equal ones from 0 to here, and one behind
+
+  friend bool operator==(const JacobianTotalsOptions&,
+                         const JacobianTotalsOptions&) = default;
 };
 
 // Which number of a pair of latents is asked for.
@@ -89,6 +92,9 @@ class JacobianTotals {
                           int32_t out) const;
   std::vector<double> Column(JacobianStatistic statistic,
                              JacobianDivisor divisor, int32_t in) const;
+
+  // Adds another's tokens (see accumulator.h).
+  absl::Status Merge(const JacobianTotals& other);
 
   // The body of a state file (version kVersion); the errors are the file's.
   // Body: i64 d_out, d_in, u8 float64, i64 bins, f64 bins_end, i64 tokens,

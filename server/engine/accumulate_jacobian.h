@@ -1,16 +1,15 @@
 #ifndef CUPOLA_SERVER_ENGINE_ACCUMULATE_JACOBIAN_H_
 #define CUPOLA_SERVER_ENGINE_ACCUMULATE_JACOBIAN_H_
 
-#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/analysis/jacobian_totals.h"
 #include "server/engine/jacobian_requests.h"
-#include "server/engine/jobs.h"
-#include "server/engine/question.h"
+#include "server/engine/job_kind.h"
 
 // The job kind "accumulate_jacobian": sum, maximum and count of |J| over many
 // tokens (analysis/jacobian_totals.h).
@@ -21,12 +20,13 @@ inline constexpr char kAccumulateJacobian[] = "accumulate_jacobian";
 
 struct AccumulateJacobianRequest {
   // What is asked of each token; of its options, those that AskJacobian sends
-  // more numbers for do not apply. Prompts, not inputs.
+  // more numbers for do not apply. Prompts or `rows`, not inputs.
   JacobianRequest jacobian;
   bool float64 = false;
   int64_t bins = 110;
   double bins_end = 1.1;
-  int64_t chunk_tokens = 0;  // 0: a good number
+  int64_t chunk_tokens = 0;         // 0: a good number
+  std::optional<DatasetRows> rows;  // in place of prompts
 };
 
 // What is asked of a result.
@@ -50,30 +50,20 @@ struct JacobianTotalsAnswer {
   Array active, histogram;  // INT64 [d_out], [bins + 1]; or [0]
 };
 
-// Asks the engine one JacobianRequest and waits for the answer.
-struct JacobianAsker {
-  std::function<absl::StatusOr<Sources>(const JacobianRequest&,
-                                        const RequestContext&)>
-      open;
-  std::function<absl::StatusOr<JacobianAnswer>(const JacobianRequest&,
-                                               const RequestContext&)>
-      ask;
-  Limits limits;
-};
-
-// A job's specification, self-contained text: token ids and positions as they
-// were when it was submitted. Validates every prompt; the errors are
-// AskJacobian's, and RESOURCE_EXHAUSTED with both numbers where the totals
-// would not fit.
-absl::StatusOr<std::string> SpecifyAccumulation(
-    const AccumulateJacobianRequest& request, const JacobianAsker& asker,
+// Validates every prompt. The errors are AskJacobian's and ResolveRows', and
+// RESOURCE_EXHAUSTED with both numbers where the totals would not fit.
+absl::StatusOr<JobSpecification> Specify(
+    const AccumulateJacobianRequest& request, const JobHost& host,
     const RequestContext& context);
 
-// The job's work. The chunks are fixed numbers of tokens, cut from the prompts
-// in order, so that they depend on the specification alone.
+// The chunks are fixed numbers of tokens, cut from the rows in order, so that
+// they depend on the specification alone.
 absl::StatusOr<std::unique_ptr<JobWork>> MakeAccumulation(
-    const std::string& specification, const JacobianAsker& asker,
+    const std::string& specification, const JobHost& host,
     const RequestContext& context);
+
+// `work`: MakeAccumulation's.
+const analysis::JacobianTotals& TotalsOf(const JobWork& work);
 
 // INVALID_ARGUMENT names the field. `work`: MakeAccumulation's.
 absl::StatusOr<JacobianTotalsAnswer> QueryAccumulation(

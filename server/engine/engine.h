@@ -12,7 +12,9 @@
 #include "server/engine/accumulate_jacobian.h"
 #include "server/engine/attribution_requests.h"
 #include "server/engine/catalog_types.h"
+#include "server/engine/datasets.h"
 #include "server/engine/direction_requests.h"
+#include "server/engine/feature_statistics_job.h"
 #include "server/engine/generate_requests.h"
 #include "server/engine/jacobian_requests.h"
 #include "server/engine/jobs.h"
@@ -46,6 +48,10 @@ struct EngineOptions {
   int64_t product_bytes = 2LL << 30;
   // A job saves its state when so much time has gone by.
   absl::Duration job_checkpoint = absl::Seconds(30);
+  // Of datasets, and of the states of jobs; and how long they are kept.
+  int64_t dataset_bytes = 64LL << 30, job_bytes = 64LL << 30;
+  absl::Duration dataset_keep = absl::InfiniteDuration();
+  absl::Duration job_keep = absl::InfiniteDuration();
   int front_threads = 4;   // tokenizing, hashing, cache reads
   bool self_check = true;  // measure dictionaries at load
 };
@@ -101,11 +107,26 @@ class Engine {
                         Done<DirectionAblationAnswer>);
   void Sweep(SweepRequest, RequestContext, Done<SweepAnswer>);
 
-  // Submits a job (accumulate_jacobian.h); done when it is on the disk.
-  void AccumulateJacobian(AccumulateJacobianRequest, RequestContext,
+  // Uploads, reads and deletes: they wait for the disk.
+  Datasets& datasets();
+  // May take minutes, and a few of these are done at a time.
+  void TokenizeDataset(TokenizeDatasetRequest, RequestContext,
+                       Done<TokenizedInfo>);
+  void ReadDataset(ReadDatasetRequest, RequestContext, Done<ReadDatasetAnswer>);
+
+  // Submit jobs (accumulate_jacobian.h, feature_statistics_job.h); done when
+  // they are on the disk.
+  void AccumulateJacobian(AccumulateJacobianRequest, JobOptions, RequestContext,
                           Done<JobInfo>);
+  void ComputeFeatureStatistics(FeatureStatisticsRequest, JobOptions,
+                                RequestContext, Done<JobInfo>);
+  // See Jobs::Merge.
+  void MergeShards(std::vector<ReceivedShard>, JobOptions, RequestContext,
+                   Done<JobInfo>);
   void QueryJacobianTotals(JacobianTotalsRequest, RequestContext,
                            Done<JacobianTotalsAnswer>);
+  void QueryFeatureStatistics(FeatureStatisticsQuery, RequestContext,
+                              Done<FeatureStatisticsAnswer>);
   Jobs& jobs();
 
   // Catalog.

@@ -15,6 +15,11 @@
 #include "server/model/status_macros.h"
 
 namespace cupola::engine {
+namespace {
+
+constexpr int kSlowThreads = 2;
+
+}  // namespace
 
 // What is no cache lies in a folder of the cache's, which it leaves alone. A
 // cache that could not be opened was moved aside with it: it comes back.
@@ -80,6 +85,8 @@ absl::Status Engine::Impl::Start() {
       std::make_unique<RequestRunner>(catalog_.get(), cache_.get(), &workers_,
                                       admission, front_.get(), observer_);
   LoadNew(Entries{}, *catalog_->entries());
+  slow_ = std::make_unique<Executor>(kSlowThreads);
+  StartDatasets();
   StartJobs();
   return absl::OkStatus();
 }
@@ -351,6 +358,7 @@ void Engine::Impl::Drain(absl::Time deadline) {
   }
   catalog_->Stop();
   for (auto& [device, worker] : workers_) worker->Stop();
+  if (datasets_ != nullptr) datasets_->Stop();
   if (jobs_ != nullptr) jobs_->Stop();  // nothing it waits for is left
   {
     absl::MutexLock lock(&mu_);

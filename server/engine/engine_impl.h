@@ -11,9 +11,11 @@
 
 #include "absl/synchronization/mutex.h"
 #include "server/engine/catalog.h"
+#include "server/engine/datasets.h"
 #include "server/engine/device_worker.h"
 #include "server/engine/engine.h"
 #include "server/engine/executor.h"
+#include "server/engine/job_kind.h"
 #include "server/engine/mean_store.h"
 #include "server/engine/question.h"
 #include "server/engine/request_runner.h"
@@ -91,12 +93,27 @@ class Engine::Impl {
   void OpenOthers(std::vector<std::string> names, const RequestContext& context,
                   Sources sources, Catalog::Done<Sources> done);
 
-  // What stands around one MLP.
-  void OpenBridge(const JacobianRequest& request, const RequestContext& context,
-                  Catalog::Done<Sources> done);
-  // Both of its calls block: for the threads of jobs.
-  JacobianAsker MakeJacobianAsker();
+  // All of its calls block: for the threads of jobs and the slow executor.
+  JobHost MakeJobHost();
+  // Request: one that a kind of job Specifies.
+  template <typename Request>
+  void SubmitJob(Request request, JobOptions options,
+                 const RequestContext& context, Done<JobInfo> done);
+  // `query`, from the job's work, the request and limits to the answer.
+  template <typename Answer, typename Request, typename Query>
+  void QueryJob(const char* kind, Request request,
+                const RequestContext& context, Done<Answer> done, Query query);
+  // `body`, to a StatusOr<Answer>, which may block, on the slow executor.
+  template <typename Answer, typename Body>
+  void Slowly(const RequestContext& context, Done<Answer> done,
+              const char* what, Body body);
   void StartJobs();
+  void StartDatasets();
+  // `body`, which may block, on the slow executor, with what the model's files
+  // say.
+  template <typename Answer, typename Body>
+  void WithModelSlowly(const std::string& model, const RequestContext& context,
+                       Done<Answer> done, Body body);
 
   std::string StateDirectory() const;
   absl::Status SetCatalog(const CatalogSpec& spec);
@@ -123,7 +140,9 @@ class Engine::Impl {
   std::unique_ptr<RequestRunner> runner_;
   std::map<std::string, std::unique_ptr<DeviceWorker>> workers_;
   std::unique_ptr<Executor> front_;
+  std::unique_ptr<Datasets> datasets_;
   std::unique_ptr<Jobs> jobs_;
+  std::unique_ptr<Executor> slow_;  // for what takes minutes or blocks
 
   const RequestContext unasked_;  // of what nobody has requested
   std::atomic<int> loads_left_{0};

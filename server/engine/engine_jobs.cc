@@ -3,8 +3,10 @@
 
 #include "absl/synchronization/notification.h"
 #include "server/engine/accumulate_jacobian.h"
+#include "server/engine/ask_features.h"
 #include "server/engine/ask_jacobian.h"
 #include "server/engine/engine_impl.h"
+#include "server/engine/feature_statistics_job.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::engine {
@@ -23,42 +25,36 @@ absl::StatusOr<Answer> WaitFor(const Start& start) {
   return answer;
 }
 
-std::string TitleOf(const JacobianRequest& request) {
-  return request.output_dictionary.empty()
-             ? request.dictionary
-             : absl::StrCat(request.dictionary, " -> ",
-                            request.output_dictionary);
-}
-
 }  // namespace
 
-void Engine::Impl::OpenBridge(const JacobianRequest& request,
-                              const RequestContext& context,
-                              Catalog::Done<Sources> done) {
-  OpenDictionary(request.dictionary, context,
-                 [=, this](absl::StatusOr<Sources> sources) {
-                   if (!sources.ok()) return done(sources.status());
-                   OpenOthers(OtherDictionaries(request), context,
-                              *std::move(sources), done);
-                 });
-}
-
-JacobianAsker Engine::Impl::MakeJacobianAsker() {
-  JacobianAsker asker;
-  asker.limits = limits();
-  asker.open = [this](const JacobianRequest& request,
-                      const RequestContext& context) {
+JobHost Engine::Impl::MakeJobHost() {
+  JobHost host;
+  host.limits = limits();
+  host.datasets = datasets_.get();
+  host.open = [this](const std::string& dictionary,
+                     const std::vector<std::string>& others,
+                     const RequestContext& context) {
     return WaitFor<Sources>([&](Catalog::Done<Sources> done) {
-      OpenBridge(request, context, std::move(done));
+      OpenDictionary(dictionary, context,
+                     [=, this](absl::StatusOr<Sources> sources) {
+                       if (!sources.ok()) return done(sources.status());
+                       OpenOthers(others, context, *std::move(sources), done);
+                     });
     });
   };
-  asker.ask = [this](const JacobianRequest& request,
-                     const RequestContext& context) {
+  host.jacobian = [this](const JacobianRequest& request,
+                         const RequestContext& context) {
     return WaitFor<JacobianAnswer>([&](Done<JacobianAnswer> done) {
       Analyse(request, context, std::move(done), AskJacobian, AnswerJacobian);
     });
   };
-  return asker;
+  host.features = [this](const FeaturesRequest& request,
+                         const RequestContext& context) {
+    return WaitFor<FeaturesAnswer>([&](Done<FeaturesAnswer> done) {
+      Analyse(request, context, std::move(done), AskFeatures, AnswerFeatures);
+    });
+  };
+  return host;
 }
 
 void Engine::Impl::StartJobs() {
@@ -66,53 +62,100 @@ void Engine::Impl::StartJobs() {
   const std::string state = StateDirectory();
   if (!state.empty()) options.directory = absl::StrCat(state, "/jobs");
   options.checkpoint = options_.job_checkpoint;
-  options.kinds[kAccumulateJacobian] = [asker = MakeJacobianAsker()](
-                                           const std::string& specification,
-                                           const RequestContext& context) {
-    return MakeAccumulation(specification, asker, context);
+  options.max_bytes = options_.job_bytes;
+  options.keep = options_.job_keep;
+  const auto add = [&, host = MakeJobHost()](const char* kind, auto* make) {
+    options.kinds[kind] = [=](const std::string& specification,
+                              const RequestContext& context) {
+      return make(specification, host, context);
+    };
   };
+  add(kAccumulateJacobian, MakeAccumulation);
+  add(kFeatureStatistics, MakeFeatureStatistics);
   jobs_ = Jobs::Open(std::move(options));
 }
 
+template <typename Request>
+void Engine::Impl::SubmitJob(Request request, JobOptions options,
+                             const RequestContext& context,
+                             Done<JobInfo> done) {
+  const auto submit = [=, this, request = std::move(request),
+                       options =
+                           std::move(options)]() -> absl::StatusOr<JobInfo> {
+    RETURN_IF_ERROR(StillWanted(context));
+    const JobHost host = MakeJobHost();
+    ASSIGN_OR_RETURN(const JobSpecification specification,
+                     Specify(request, host, context));
+    ASSIGN_OR_RETURN(const std::unique_ptr<JobWork> work,
+                     jobs_->Make(specification, context));
+    RETURN_IF_ERROR(work->Begin());
+    return jobs_->Submit(specification, options, *work);
+  };
+  Slowly<JobInfo>(context, std::move(done), "submitting a job", submit);
+}
+
+template <typename Answer, typename Body>
+void Engine::Impl::Slowly(const RequestContext& context, Done<Answer> done,
+                          const char* what, Body body) {
+  Admit<Answer>(context, std::move(done),
+                [=, this, body = std::move(body)](Done<Answer> done) {
+                  slow_->Run([=, body = std::move(body)] {
+                    done(model::CatchTorch(what, body));
+                  });
+                });
+}
+
+template <typename Answer, typename Request, typename Query>
+void Engine::Impl::QueryJob(const char* kind, Request request,
+                            const RequestContext& context, Done<Answer> done,
+                            Query query) {
+  // The first look at a result reads its state, which may be large, and waits
+  // for models to be there.
+  Slowly<Answer>(
+      context, std::move(done), "reading a job's result",
+      [=, this, request = std::move(request)]() -> absl::StatusOr<Answer> {
+        ASSIGN_OR_RETURN(const std::shared_ptr<const JobWork> work,
+                         jobs_->Result(request.job, kind, context));
+        return query(*work, request, limits());
+      });
+}
+
 void Engine::AccumulateJacobian(AccumulateJacobianRequest request,
-                                RequestContext context, Done<JobInfo> done) {
-  Impl* const impl = impl_.get();
-  const auto asked =
-      std::make_shared<const AccumulateJacobianRequest>(std::move(request));
-  impl->Admit<JobInfo>(context, std::move(done), [=](Done<JobInfo> done) {
-    const auto submit = [=](const Sources& sources) -> absl::StatusOr<JobInfo> {
-      JacobianAsker asker = impl->MakeJacobianAsker();
-      asker.open = [&sources](const JacobianRequest&, const RequestContext&)
-          -> absl::StatusOr<Sources> { return sources; };
-      ASSIGN_OR_RETURN(const std::string specification,
-                       SpecifyAccumulation(*asked, asker, context));
-      ASSIGN_OR_RETURN(const std::unique_ptr<JobWork> work,
-                       MakeAccumulation(specification, asker, context));
-      return impl->jobs_->Submit(kAccumulateJacobian, TitleOf(asked->jacobian),
-                                 specification, *work);
-    };
-    impl->OpenBridge(
-        asked->jacobian, context, [=](absl::StatusOr<Sources> sources) {
-          if (!sources.ok()) return done(sources.status());
-          impl->front_->Run(
-              [=, sources = *std::move(sources)] { done(submit(sources)); });
-        });
-  });
+                                JobOptions options, RequestContext context,
+                                Done<JobInfo> done) {
+  impl_->SubmitJob(std::move(request), std::move(options), context,
+                   std::move(done));
 }
 
 void Engine::QueryJacobianTotals(JacobianTotalsRequest request,
                                  RequestContext context,
                                  Done<JacobianTotalsAnswer> done) {
-  Impl* const impl = impl_.get();
-  impl->Admit<JacobianTotalsAnswer>(
-      context, std::move(done), [=](const Done<JacobianTotalsAnswer>& done) {
-        const auto query = [&]() -> absl::StatusOr<JacobianTotalsAnswer> {
-          ASSIGN_OR_RETURN(
-              const std::shared_ptr<const JobWork> work,
-              impl->jobs_->Result(request.job, kAccumulateJacobian, context));
-          return QueryAccumulation(*work, request, impl->limits());
-        };
-        done(model::CatchTorch("reading a job's result", query));
+  impl_->QueryJob(kAccumulateJacobian, std::move(request), context,
+                  std::move(done), QueryAccumulation);
+}
+
+void Engine::ComputeFeatureStatistics(FeatureStatisticsRequest request,
+                                      JobOptions options,
+                                      RequestContext context,
+                                      Done<JobInfo> done) {
+  impl_->SubmitJob(std::move(request), std::move(options), context,
+                   std::move(done));
+}
+
+void Engine::QueryFeatureStatistics(FeatureStatisticsQuery request,
+                                    RequestContext context,
+                                    Done<FeatureStatisticsAnswer> done) {
+  impl_->QueryJob(kFeatureStatistics, std::move(request), context,
+                  std::move(done), AnswerFeatureStatistics);
+}
+
+void Engine::MergeShards(std::vector<ReceivedShard> shards, JobOptions options,
+                         RequestContext context, Done<JobInfo> done) {
+  Jobs* const jobs = impl_->jobs_.get();
+  impl_->Slowly<JobInfo>(
+      context, std::move(done), "merging a job's shards",
+      [=, shards = std::move(shards), options = std::move(options)] {
+        return jobs->Merge(shards, options, context);
       });
 }
 

@@ -86,6 +86,17 @@ absl::StatusOr<int64_t> JobCheckpoints::Restore(
   return 0;
 }
 
+int64_t JobCheckpoints::Bytes() const {
+  int64_t bytes = 0;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory_, error)) {
+    if (entry.path().extension() != kEnd) continue;
+    const auto size = entry.file_size(error);
+    if (!error) bytes += static_cast<int64_t>(size);
+  }
+  return bytes;
+}
+
 void JobCheckpoints::Remove(const std::string& id) const {
   std::error_code error;
   for (int64_t chunks : List(id)) fs::remove(Path(id, chunks), error);

@@ -36,6 +36,11 @@ class JobCheckpoints {
       const std::function<absl::StatusOr<std::unique_ptr<JobWork>>()>& make,
       std::unique_ptr<JobWork>* work) const;
 
+  // Of a state, whether it is there or not.
+  std::string Path(const std::string& id, int64_t chunks) const;
+  // All states together, in bytes.
+  int64_t Bytes() const;
+
   void Remove(const std::string& id) const;
   // What a process that ended while it saved has left, of any job.
   void RemoveUnfinished() const;
@@ -43,7 +48,6 @@ class JobCheckpoints {
  private:
   // Chunks of a job's states, ascending.
   std::vector<int64_t> List(const std::string& id) const;
-  std::string Path(const std::string& id, int64_t chunks) const;
 
   const std::string directory_;
 };

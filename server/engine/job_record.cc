@@ -1,6 +1,7 @@
 #include "server/engine/job_record.h"
 
 #include "absl/strings/str_cat.h"
+#include "server/engine/dataset_records.h"
 #include "server/model/json.h"
 #include "server/model/status_macros.h"
 
@@ -9,56 +10,139 @@ namespace {
 
 using model::Json;
 
-absl::StatusOr<JobRecord> Decode(absl::string_view id, absl::string_view text) {
-  ASSIGN_OR_RETURN(const Json json, model::ParseJson(text, "record"));
-  JobRecord record;
-  JobInfo& info = record.info;
-  info.id = std::string(id);
-  ASSIGN_OR_RETURN(info.kind, model::StringOr(json, "kind", ""));
-  ASSIGN_OR_RETURN(info.title, model::StringOr(json, "title", ""));
-  ASSIGN_OR_RETURN(const int64_t state, model::RequiredInt(json, "state"));
-  if (state < static_cast<int64_t>(JobState::kQueued) ||
-      state > static_cast<int64_t>(JobState::kCancelled)) {
-    return absl::InvalidArgumentError(absl::StrCat("state is ", state));
+Json ToJson(const JobProvenance& provenance) {
+  Json dictionaries = Json::array();
+  for (const auto& [name, digest] : provenance.dictionaries) {
+    dictionaries.push_back({name, storage::ToHex(digest)});
   }
-  info.state = static_cast<JobState>(state);
-  ASSIGN_OR_RETURN(info.chunks, model::IntOr(json, "chunks", 0));
-  ASSIGN_OR_RETURN(info.tokens, model::IntOr(json, "tokens", 0));
-  ASSIGN_OR_RETURN(info.chunks_saved, model::IntOr(json, "chunks_saved", 0));
-  info.chunks_done = info.chunks_saved;
-  ASSIGN_OR_RETURN(info.tokens_done, model::IntOr(json, "tokens_saved", 0));
-  ASSIGN_OR_RETURN(info.seconds, model::DoubleOr(json, "seconds", 0));
-  ASSIGN_OR_RETURN(info.error, model::StringOr(json, "error", ""));
-  ASSIGN_OR_RETURN(const int64_t submitted, model::IntOr(json, "submitted", 0));
-  info.submitted = absl::FromUnixMicros(submitted);
-  ASSIGN_OR_RETURN(record.crashes, model::IntOr(json, "crashes", 0));
-  return record;
+  return {{"model", provenance.model},
+          {"model_digest", storage::ToHex(provenance.model_digest)},
+          {"dictionaries", std::move(dictionaries)},
+          {"dataset", provenance.dataset},
+          {"dataset_digest", storage::ToHex(provenance.dataset_digest)},
+          {"rows_digest", storage::ToHex(provenance.rows_digest)},
+          {"parameters", provenance.parameters}};
+}
+
+JobProvenance ProvenanceFromJson(const Json& json) {
+  const auto digest = [&json](const char* key) {
+    return DigestFromHex(json.at(key).get<std::string>());
+  };
+  JobProvenance provenance;
+  provenance.model = json.at("model");
+  provenance.model_digest = digest("model_digest");
+  for (const Json& one : json.at("dictionaries")) {
+    provenance.dictionaries.emplace_back(
+        one.at(0), DigestFromHex(one.at(1).get<std::string>()));
+  }
+  provenance.dataset = json.at("dataset");
+  provenance.dataset_digest = digest("dataset_digest");
+  provenance.rows_digest = digest("rows_digest");
+  provenance.parameters = json.at("parameters");
+  return provenance;
+}
+
+// 0: for good.
+constexpr int64_t kForGood = 0;
+
+int64_t ToMicros(absl::Time time) {
+  return time < absl::InfiniteFuture() ? absl::ToUnixMicros(time) : kForGood;
 }
 
 }  // namespace
 
-std::string EncodeJobRecord(const JobRecord& record) {
-  const JobInfo& info = record.info;
-  const Json json = {{"kind", info.kind},
-                     {"title", info.title},
-                     {"state", static_cast<int>(info.state)},
-                     {"chunks", info.chunks},
-                     {"tokens", info.tokens},
-                     {"chunks_saved", info.chunks_saved},
-                     {"tokens_saved", info.tokens_done},
-                     {"seconds", info.seconds},
-                     {"error", info.error},
-                     {"submitted", absl::ToUnixMicros(info.submitted)},
-                     {"crashes", record.crashes}};
+bool HasEnded(JobState state) {
+  return state != JobState::kQueued && state != JobState::kRunning;
+}
+
+const char* NameOf(JobState state) {
+  switch (state) {
+    case JobState::kQueued:
+      return "queued";
+    case JobState::kRunning:
+      return "running";
+    case JobState::kDone:
+      return "done";
+    case JobState::kFailed:
+      return "failed";
+    case JobState::kCancelled:
+      return "cancelled";
+  }
+  return "";
+}
+
+std::string EncodeJobRecord(const JobRecord& job) {
+  const JobInfo& info = job.info;
+  const bool kept = job.keep == absl::InfiniteDuration();
+  const Json json = {
+      {"kind", info.kind},
+      {"name", info.name},
+      {"title", info.title},
+      {"state", static_cast<int>(info.state)},
+      {"shard", {info.shard.index, info.shard.count}},
+      {"first_chunk", info.first_chunk},
+      {"chunks", info.chunks},
+      {"tokens", info.tokens},
+      {"chunks_saved", info.chunks_saved},
+      {"tokens_saved", info.tokens_done},
+      {"seconds", info.seconds},
+      {"error", info.error},
+      {"submitted", absl::ToUnixMicros(info.submitted)},
+      {"expires", ToMicros(info.expires)},
+      {"keep_seconds", kept ? kForGood : absl::ToInt64Seconds(job.keep)},
+      {"provenance", ToJson(info.provenance)},
+      {"request_id", job.request_id},
+      {"crashes", job.crashes}};
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 absl::StatusOr<JobRecord> DecodeJobRecord(absl::string_view id,
                                           absl::string_view text) {
-  absl::StatusOr<JobRecord> record = Decode(id, text);
-  if (record.ok()) return record;
-  return absl::DataLossError(absl::StrCat(
-      "the record of job ", id, " is damaged: ", record.status().message()));
+  const auto damaged = [id](absl::string_view why) {
+    return absl::DataLossError(
+        absl::StrCat("the record of job \"", id, "\" is damaged: ", why));
+  };
+  const absl::StatusOr<Json> parsed = model::ParseJson(text, "it");
+  if (!parsed.ok()) return damaged(parsed.status().message());
+  const Json& json = *parsed;
+  JobRecord job;
+  JobInfo& info = job.info;
+  try {
+    info.kind = json.value("kind", "");
+    info.name = json.value("name", "");
+    info.title = json.value("title", "");
+    const int state = json.value("state", 0);
+    if (state < static_cast<int>(JobState::kQueued) ||
+        state > static_cast<int>(JobState::kCancelled)) {
+      return damaged("it has no state");
+    }
+    info.id = std::string(id);
+    info.state = static_cast<JobState>(state);
+    if (json.contains("shard")) {
+      info.shard = {json.at("shard").at(0), json.at("shard").at(1)};
+    }
+    info.first_chunk = json.value("first_chunk", int64_t{0});
+    info.chunks = json.value("chunks", int64_t{0});
+    info.tokens = json.value("tokens", int64_t{0});
+    info.chunks_saved = json.value("chunks_saved", int64_t{0});
+    info.chunks_done = info.chunks_saved;
+    info.tokens_done = json.value("tokens_saved", int64_t{0});
+    info.seconds = json.value("seconds", 0.0);
+    info.error = json.value("error", "");
+    info.submitted = absl::FromUnixMicros(json.value("submitted", int64_t{0}));
+    const int64_t expires = json.value("expires", kForGood);
+    if (expires != kForGood) info.expires = absl::FromUnixMicros(expires);
+    const int64_t keep = json.value("keep_seconds", kForGood);
+    if (keep != kForGood) job.keep = absl::Seconds(keep);
+    if (json.contains("provenance")) {
+      info.provenance = ProvenanceFromJson(json.at("provenance"));
+    }
+    job.request_id = json.value("request_id", "");
+    job.crashes = json.value("crashes", int64_t{0});
+  } catch (const Json::exception& error) {
+    return damaged(error.what());
+  }
+  return job;
 }
 
 }  // namespace cupola::engine

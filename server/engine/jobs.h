@@ -17,36 +17,42 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/engine/job_checkpoints.h"
+#include "server/engine/job_info.h"
+#include "server/engine/job_record.h"
 #include "server/engine/job_work.h"
 #include "server/engine/requests.h"
 #include "storage/durable_store.h"
 
 namespace cupola::engine {
 
-enum class JobState : uint8_t {
-  kQueued = 1,
-  kRunning = 2,
-  kDone = 3,
-  kFailed = 4,
-  kCancelled = 5,
+// How a job is submitted, whatever it computes.
+struct JobOptions {
+  // The client's name for it, which no other job has; may be empty.
+  std::string name;
+  // Of the submission: the same one again, with the same specification, is
+  // answered with the job that is there. May be empty.
+  std::string request_id;
+  Shard shard;
+  // How long the job is kept once it has ended; zero: the server's choice.
+  absl::Duration keep = absl::ZeroDuration();
 };
 
-// Neither queued nor running.
-bool HasEnded(JobState state);
+// What a kind of job computes: `text` is all that its maker needs.
+struct JobSpecification {
+  std::string kind, title, text;
+};
 
-struct JobInfo {
-  std::string id;
-  std::string kind;
-  std::string title;  // what it is about, for people
-  JobState state = JobState::kQueued;
-  int64_t chunks_done = 0, chunks = 0;
-  int64_t tokens_done = 0, tokens = 0;
-  int64_t chunks_saved = 0;      // in the last checkpoint
-  double seconds = 0;            // spent on chunks_done
-  double tokens_per_second = 0;  // of late; 0: not known
-  double seconds_left = -1;      // an estimate; -1: none
-  std::string error;             // why it failed
-  absl::Time submitted;
+// The state of a shard that is done, to be merged elsewhere.
+struct ExportedShard {
+  JobSpecification specification;
+  Shard shard;
+  std::vector<std::string> state;  // a state file's bytes
+};
+// The same, received: the state is a file of Jobs::NewPart's.
+struct ReceivedShard {
+  JobSpecification specification;
+  Shard shard;
+  std::string path;
 };
 
 // Long computations: submitted, watched, cancelled and resumed. One thread runs
@@ -59,20 +65,30 @@ struct JobInfo {
 //    last time, and when a job ends or the server does. After a crash the job
 //    goes on from there. Where the newest checkpoint is damaged, from the one
 //    before it.
+//  - A state that cannot be saved, because the disk or the quota is full, fails
+//    its job alone, which may be resumed when there is room.
 //  - A job during which the server crashed twice, with no checkpoint in
 //    between, has failed for good.
+//  - A job that has ended is deleted, with its result, when it expires.
+//
+// A shard runs some of the chunks, and its state is the sum of these. Merged in
+// the shards' order they are what one job's would be: see
+// analysis/accumulator.h for how exactly.
 //
 // Any thread may call. Errors: NOT_FOUND (no such job, with its name),
-// FAILED_PRECONDITION (not in that state), DATA_LOSS (no checkpoint of the job
-// is whole), RESOURCE_EXHAUSTED (too many jobs; a full disk), UNAVAILABLE (the
-// server is shutting down).
+// ALREADY_EXISTS, FAILED_PRECONDITION (not in that state), DATA_LOSS (no
+// checkpoint of the job is whole), RESOURCE_EXHAUSTED (too many jobs; the quota
+// or the disk is full), UNAVAILABLE (the server is shutting down).
 class Jobs {
  public:
   static constexpr size_t kMaxJobs = 1000;
+  static constexpr size_t kMaxShards = 1024;
 
   struct Options {
     std::string directory;  // empty: there are no jobs
     absl::Duration checkpoint = absl::Seconds(30);
+    int64_t max_bytes = int64_t{64} << 30;           // of all states
+    absl::Duration keep = absl::InfiniteDuration();  // the longest and default
     std::map<std::string, JobMaker> kinds;
   };
   // A directory that cannot be opened fails each later call with its error
@@ -82,13 +98,16 @@ class Jobs {
   Jobs(const Jobs&) = delete;
   Jobs& operator=(const Jobs&) = delete;
 
-  // `work`: made of `specification`, to learn the job's size of.
-  absl::StatusOr<JobInfo> Submit(const std::string& kind,
-                                 const std::string& title,
-                                 const std::string& specification,
+  // The work of a specification. UNIMPLEMENTED: of an unknown kind.
+  absl::StatusOr<std::unique_ptr<JobWork>> Make(
+      const JobSpecification& specification,
+      const RequestContext& context) const;
+  // `work`: made of the specification, and begun.
+  absl::StatusOr<JobInfo> Submit(const JobSpecification& specification,
+                                 const JobOptions& options,
                                  const JobWork& work);
   // By time of submission.
-  absl::StatusOr<std::vector<JobInfo>> List() const;
+  absl::StatusOr<std::vector<JobInfo>> List();
   absl::StatusOr<JobInfo> Get(const std::string& id);
   // Calls `tell` with the job as it is, and again at each change until it
   // returns false or was told an error (NOT_FOUND; UNAVAILABLE when the server
@@ -97,7 +116,7 @@ class Jobs {
   using Teller = std::function<bool(const absl::StatusOr<JobInfo>&)>;
   void Watch(const std::string& id, Teller tell);
   // Ends a queued or running job after its current chunk is given up; its
-  // state stays. Nothing happens to one that has ended.
+  // state stays. Nothing happens to one that was cancelled before.
   absl::StatusOr<JobInfo> Cancel(const std::string& id);
   // Queues a cancelled or failed job again, to go on from its last checkpoint.
   absl::StatusOr<JobInfo> Resume(const std::string& id);
@@ -108,6 +127,20 @@ class Jobs {
   absl::StatusOr<std::shared_ptr<const JobWork>> Result(
       const std::string& id, const std::string& kind,
       const RequestContext& context);
+  // Whether a job that has not ended goes over these documents.
+  bool Uses(const storage::Digest& dataset) const;
+
+  // RESOURCE_EXHAUSTED: the state is larger than `max_bytes`.
+  absl::StatusOr<ExportedShard> Export(const std::string& id,
+                                       int64_t max_bytes);
+  // A path for a state that is being received; the caller removes the file.
+  absl::StatusOr<std::string> NewPart();
+  // A job that is done, with the state of all its shards, which are all there
+  // are of one specification: INVALID_ARGUMENT says which are missing or do not
+  // fit. Waits for models to load.
+  absl::StatusOr<JobInfo> Merge(std::vector<ReceivedShard> shards,
+                                const JobOptions& options,
+                                const RequestContext& context);
 
   // Gives up the current chunk and saves the state in the background; the job
   // goes on with the next process. Who watches is told UNAVAILABLE.
@@ -116,18 +149,21 @@ class Jobs {
   void Stop();
 
  private:
-  struct Job {
-    JobInfo info;
-    int64_t crashes = 0;     // since the last checkpoint that was new
+  struct Job : JobRecord {
     bool cancelled = false;  // is to end
     int64_t runs = 0;        // begun by this process
   };
 
   explicit Jobs(Options options);
   absl::Status Read() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // jobs_run.cc
   void Loop();
   void RunJob(const std::string& id);
   absl::Status RunChunks(const std::string& id, JobWork* work);
+  absl::Status SaveState(const std::string& id, const std::string& kind,
+                         const JobWork& work, int64_t chunks);
+  void Purge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // jobs_results.cc
   // The job's work in the state of its last checkpoint, with its chunks.
   struct Restored {
     std::unique_ptr<JobWork> work;
@@ -136,8 +172,18 @@ class Jobs {
   absl::StatusOr<Restored> Restore(const std::string& id,
                                    const std::string& kind,
                                    const RequestContext& context) const;
-  absl::Status SaveState(const std::string& id, const std::string& kind,
-                         const JobWork& work, int64_t chunks);
+  absl::StatusOr<std::string> SpecificationOf(const std::string& id) const;
+
+  // A job with an id, not yet kept. ALREADY_EXISTS; `*known` is the job of the
+  // same submission, where there is one.
+  absl::StatusOr<Job> NewJob(const JobSpecification& specification,
+                             const JobOptions& options, const JobInfo** known)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<JobInfo> Keep(const std::string& specification, Job job)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MarkEnded(Job* job) const;
+  absl::Status CheckRoom() const;
+  absl::Status Forget(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Record(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TellWatchers(const std::string& id, const absl::StatusOr<JobInfo>& info)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -152,6 +198,7 @@ class Jobs {
   std::map<std::string, Job> jobs_ ABSL_GUARDED_BY(mu_);  // by id
   std::vector<std::pair<std::string, Teller>> watchers_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  int64_t parts_ ABSL_GUARDED_BY(mu_) = 0;  // given out by NewPart
   // Gives up the chunk that runs.
   std::shared_ptr<std::atomic<bool>> give_up_ ABSL_GUARDED_BY(mu_);
   std::vector<std::pair<std::string, std::shared_ptr<const JobWork>>> results_

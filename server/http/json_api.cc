@@ -26,6 +26,8 @@ using google::protobuf::MethodDescriptor;
 constexpr absl::string_view kPackage = "cupola.v1.";
 // A stream without an end of its own.
 constexpr absl::string_view kEndless = "cupola.v1.Jobs.Watch";
+// A file, which is no answer in JSON.
+constexpr absl::string_view kFile = "cupola.v1.Jobs.ExportShard";
 constexpr size_t kMaxMetadataValue = 1024;
 
 std::unique_ptr<Message> NewMessage(
@@ -214,7 +216,8 @@ const MethodDescriptor* JsonApi::Find(absl::string_view service,
       google::protobuf::DescriptorPool::generated_pool()->FindMethodByName(
           absl::StrCat(kPackage, service, ".", method));
   const bool here = found != nullptr && !found->client_streaming() &&
-                    found->full_name() != kEndless;
+                    found->full_name() != kEndless &&
+                    found->full_name() != kFile;
   return here ? found : nullptr;
 }
 

@@ -50,7 +50,7 @@ class JsonApi {
 
 // The services that have methods here.
 inline constexpr const char* kJsonServices[] = {"Analysis", "Catalog", "Admin",
-                                                "Jobs"};
+                                                "Jobs", "Datasets"};
 
 }  // namespace cupola::http
 

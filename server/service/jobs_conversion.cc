@@ -1,12 +1,19 @@
 #include "server/service/jobs_conversion.h"
 
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/model/status_macros.h"
+#include "server/service/datasets_conversion.h"
 #include "server/service/jacobian_conversion.h"
 
 namespace cupola::service {
+namespace {
+
+constexpr int64_t kMaxKeepSeconds = int64_t{100} * 365 * 86400;
+
+}  // namespace
 
 v1::Job ToProto(const engine::JobInfo& info) {
   v1::Job job;
@@ -25,14 +32,69 @@ v1::Job ToProto(const engine::JobInfo& info) {
   job.set_seconds_left(info.seconds_left);
   job.set_error(info.error);
   job.set_submitted_micros(absl::ToUnixMicros(info.submitted));
+  job.set_name(info.name);
+  job.mutable_shard()->set_index(info.shard.index);
+  job.mutable_shard()->set_count(info.shard.count);
+  job.set_first_chunk(info.first_chunk);
+  job.set_resumable(info.resumable);
+  if (info.expires < absl::InfiniteFuture()) {
+    job.set_expires_micros(absl::ToUnixMicros(info.expires));
+  }
+  const auto bytes = [](const storage::Digest& digest) {
+    return std::string(digest.begin(), digest.end());
+  };
+  v1::JobProvenance& told = *job.mutable_provenance();
+  const engine::JobProvenance& known = info.provenance;
+  told.set_model(known.model);
+  told.set_model_digest(bytes(known.model_digest));
+  for (const auto& [name, digest] : known.dictionaries) {
+    v1::JobProvenance::Dictionary& dictionary = *told.add_dictionaries();
+    dictionary.set_name(name);
+    dictionary.set_digest(bytes(digest));
+  }
+  if (!known.dataset.empty()) {
+    told.set_dataset(known.dataset);
+    told.set_dataset_digest(bytes(known.dataset_digest));
+    told.set_rows_digest(bytes(known.rows_digest));
+  }
+  told.set_parameters(known.parameters);
   return job;
+}
+
+absl::StatusOr<engine::JobOptions> FromProto(const v1::JobOptions& options) {
+  const int64_t keep = options.keep_seconds();
+  if (keep < 0 || keep > kMaxKeepSeconds) {
+    return absl::InvalidArgumentError(absl::StrCat("options.keep_seconds is ",
+                                                   keep, "; accepted: 0 to ",
+                                                   kMaxKeepSeconds));
+  }
+  engine::JobOptions plain;
+  plain.name = options.name();
+  plain.request_id = options.request_id();
+  plain.keep = absl::Seconds(keep);
+  if (options.has_shard()) {
+    plain.shard = {options.shard().index(), options.shard().count()};
+  }
+  return plain;
 }
 
 absl::StatusOr<engine::AccumulateJacobianRequest> FromProto(
     v1::AccumulateJacobianRequest request) {
   engine::AccumulateJacobianRequest plain;
+  if (request.has_rows()) {
+    ASSIGN_OR_RETURN(plain.rows, FromProto(request.rows()));
+    v1::JacobianRequest& jacobian = *request.mutable_jacobian();
+    if (jacobian.has_prompts() || jacobian.has_inputs()) {
+      return absl::InvalidArgumentError(
+          "rows is set beside jacobian.prompts or jacobian.inputs; accepted: "
+          "one of them");
+    }
+    // A prompt stands in for the rows while the rest is read.
+    jacobian.mutable_prompts()->add_prompts()->mutable_tokens()->add_ids(0);
+  }
   ASSIGN_OR_RETURN(plain.jacobian,
                    FromProto(std::move(*request.mutable_jacobian())));
+  if (plain.rows.has_value()) plain.jacobian.prompts.reset();
   plain.float64 = request.float64();
   if (request.histogram_bins() != 0) plain.bins = request.histogram_bins();
   if (request.histogram_end() != 0) plain.bins_end = request.histogram_end();
@@ -69,6 +131,26 @@ absl::StatusOr<engine::JacobianTotalsRequest> FromProto(
   plain.active = request.active();
   plain.histogram = request.histogram();
   return plain;
+}
+
+v1::ShardHeader ToProto(const engine::ExportedShard& shard) {
+  v1::ShardHeader header;
+  header.set_kind(shard.specification.kind);
+  header.set_title(shard.specification.title);
+  header.set_specification(shard.specification.text);
+  header.mutable_shard()->set_index(shard.shard.index);
+  header.mutable_shard()->set_count(shard.shard.count);
+  int64_t bytes = 0;
+  for (const std::string& piece : shard.state) bytes += piece.size();
+  header.set_state_bytes(bytes);
+  return header;
+}
+
+engine::ReceivedShard FromProto(const v1::ShardHeader& header) {
+  engine::ReceivedShard shard;
+  shard.specification = {header.kind(), header.title(), header.specification()};
+  shard.shard = {header.shard().index(), header.shard().count()};
+  return shard;
 }
 
 StreamedAnswer<v1::JacobianTotalsResponse> ToProto(

@@ -13,10 +13,16 @@ namespace cupola::service {
 
 v1::Job ToProto(const engine::JobInfo& info);
 
+absl::StatusOr<engine::JobOptions> FromProto(const v1::JobOptions& options);
+
 absl::StatusOr<engine::AccumulateJacobianRequest> FromProto(
     v1::AccumulateJacobianRequest request);
 absl::StatusOr<engine::JacobianTotalsRequest> FromProto(
     const v1::JacobianTotalsRequest& request);
+
+v1::ShardHeader ToProto(const engine::ExportedShard& shard);
+// But for the path.
+engine::ReceivedShard FromProto(const v1::ShardHeader& header);
 
 StreamedAnswer<v1::JacobianTotalsResponse> ToProto(
     engine::JacobianTotalsAnswer answer, const engine::JobInfo& job);

@@ -5,9 +5,12 @@
 
 #include "absl/status/statusor.h"
 #include "server/service/chunked_writer.h"
+#include "server/service/feature_statistics_conversion.h"
 #include "server/service/job_watch.h"
 #include "server/service/jobs_conversion.h"
+#include "server/service/shard_receiver.h"
 #include "server/service/unary_call.h"
+#include "server/service/upload_stream.h"
 
 namespace cupola::service {
 namespace {
@@ -37,29 +40,67 @@ UnaryCall* AskOfOne(
   return call;
 }
 
+// One submission: `submit` is one of the engine's own.
+template <typename Message, typename Submit>
+UnaryCall* SubmitJob(const Environment& environment, const char* method,
+                     grpc::CallbackServerContext* context,
+                     const grpc::ByteBuffer* request,
+                     grpc::ByteBuffer* response, Submit submit) {
+  auto* call = new UnaryCall(MakeScope(environment, method, context), response);
+  engine::Engine* engine = environment.engine;
+  Receive<Message>(environment, call, request, [=](Message message) {
+    auto options = FromProto(message.options());
+    if (!options.ok()) return call->Fail(options.status());
+    auto plain = FromProto(std::move(message));
+    if (!plain.ok()) return call->Fail(plain.status());
+    (engine->*submit)(
+        *std::move(plain), *std::move(options), call->scope().context(),
+        [call](absl::StatusOr<engine::JobInfo> info) { Reply(call, info); });
+  });
+  return call;
+}
+
+// One question about a result: `query` is one of the engine's own.
+template <typename Message, typename Answer, typename Query>
+ChunkedWriter* QueryJob(const Environment& environment, const char* method,
+                        grpc::CallbackServerContext* context,
+                        const grpc::ByteBuffer* request, Query query) {
+  auto* call = new ChunkedWriter(MakeScope(environment, method, context));
+  engine::Engine* engine = environment.engine;
+  Receive<Message>(environment, call, request, [=](const Message& message) {
+    auto plain = FromProto(message);
+    if (!plain.ok()) return call->Fail(plain.status());
+    const auto done = [=, id = plain->job](absl::StatusOr<Answer> answer) {
+      const auto job = engine->jobs().Get(id);
+      if (!answer.ok() || !job.ok()) {
+        call->Fail(answer.ok() ? job.status() : answer.status());
+        return;
+      }
+      call->scope().AnswerReady();
+      auto streamed = ToProto(*std::move(answer), *job);
+      call->Send(streamed.first, std::move(streamed.pieces));
+    };
+    (engine->*query)(*std::move(plain), call->scope().context(), done);
+  });
+  return call;
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* JobsService::AccumulateJacobian(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
-  auto* call = new UnaryCall(
-      MakeScope(environment_, "AccumulateJacobian", context), response);
-  Receive<v1::AccumulateJacobianRequest>(
-      environment_, call, request,
-      [this, call](v1::AccumulateJacobianRequest message) {
-        auto plain = FromProto(std::move(message));
-        if (!plain.ok()) {
-          call->Fail(plain.status());
-          return;
-        }
-        call->scope().notes().dictionary = plain->jacobian.dictionary;
-        environment_.engine->AccumulateJacobian(
-            *std::move(plain), call->scope().context(),
-            [call](absl::StatusOr<engine::JobInfo> info) {
-              Reply(call, info);
-            });
-      });
-  return call;
+  return SubmitJob<v1::AccumulateJacobianRequest>(
+      environment_, "AccumulateJacobian", context, request, response,
+      &engine::Engine::AccumulateJacobian);
+}
+
+grpc::ServerUnaryReactor* JobsService::ComputeFeatureStatistics(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  return SubmitJob<v1::FeatureStatisticsRequest>(
+      environment_, "ComputeFeatureStatistics", context, request, response,
+      &engine::Engine::ComputeFeatureStatistics);
 }
 
 grpc::ServerUnaryReactor* JobsService::List(
@@ -140,33 +181,43 @@ grpc::ServerUnaryReactor* JobsService::Delete(
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::GetJacobianTotals(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return QueryJob<v1::JacobianTotalsRequest, engine::JacobianTotalsAnswer>(
+      environment_, "GetJacobianTotals", context, request,
+      &engine::Engine::QueryJacobianTotals);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::GetFeatureStatistics(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return QueryJob<v1::GetFeatureStatisticsRequest,
+                  engine::FeatureStatisticsAnswer>(
+      environment_, "GetFeatureStatistics", context, request,
+      &engine::Engine::QueryFeatureStatistics);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::ExportShard(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
   auto* call =
-      new ChunkedWriter(MakeScope(environment_, "GetJacobianTotals", context));
-  Receive<v1::JacobianTotalsRequest>(
-      environment_, call, request,
-      [this, call](const v1::JacobianTotalsRequest& message) {
-        auto plain = FromProto(message);
-        if (!plain.ok()) {
-          call->Fail(plain.status());
-          return;
-        }
-        engine::Engine* engine = environment_.engine;
-        const auto done =
-            [=, id = plain->job](
-                absl::StatusOr<engine::JacobianTotalsAnswer> answer) {
-              const auto job = engine->jobs().Get(id);
-              if (!answer.ok() || !job.ok()) {
-                call->Fail(answer.ok() ? job.status() : answer.status());
-                return;
-              }
-              call->scope().AnswerReady();
-              auto streamed = ToProto(*std::move(answer), *job);
-              call->Send(streamed.first, std::move(streamed.pieces));
-            };
-        engine->QueryJacobianTotals(*std::move(plain), call->scope().context(),
-                                    done);
+      new ChunkedWriter(MakeScope(environment_, "ExportShard", context));
+  Receive<v1::JobId>(
+      environment_, call, request, [this, call](const v1::JobId& message) {
+        environment_.executor->Run([=, this, id = message.id()] {
+          engine::Engine& engine = *environment_.engine;
+          auto shard =
+              engine.jobs().Export(id, engine.options().max_answer_bytes);
+          if (!shard.ok()) return call->Fail(shard.status());
+          v1::ExportShardResponse first;
+          *first.mutable_header() = ToProto(*shard);
+          call->Send(first, std::move(shard->state));
+        });
       });
   return call;
+}
+
+grpc::ServerReadReactor<grpc::ByteBuffer>* JobsService::MergeShards(
+    grpc::CallbackServerContext* context, grpc::ByteBuffer* response) {
+  return new UploadStream(
+      disk_.get(), MakeScope(environment_, "MergeShards", context), context,
+      response, std::make_unique<ShardReceiver>(environment_.engine));
 }
 
 }  // namespace cupola::service

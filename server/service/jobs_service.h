@@ -1,12 +1,21 @@
 #ifndef CUPOLA_SERVER_SERVICE_JOBS_SERVICE_H_
 #define CUPOLA_SERVER_SERVICE_JOBS_SERVICE_H_
 
+#include <memory>
+
 #include "cupola/v1/jobs.grpc.pb.h"
+#include "server/engine/executor.h"
 #include "server/service/environment.h"
 
 namespace cupola::service {
 
 // The methods of cupola.v1.Jobs with raw messages (see wire.h).
+using RawStatisticsAndShards =
+    v1::Jobs::WithRawCallbackMethod_ComputeFeatureStatistics<
+        v1::Jobs::WithRawCallbackMethod_GetFeatureStatistics<
+            v1::Jobs::WithRawCallbackMethod_ExportShard<
+                v1::Jobs::WithRawCallbackMethod_MergeShards<
+                    v1::Jobs::Service>>>>;
 using RawJobs = v1::Jobs::WithRawCallbackMethod_AccumulateJacobian<
     v1::Jobs::WithRawCallbackMethod_List<v1::Jobs::WithRawCallbackMethod_Get<
         v1::Jobs::WithRawCallbackMethod_Watch<
@@ -14,17 +23,30 @@ using RawJobs = v1::Jobs::WithRawCallbackMethod_AccumulateJacobian<
                 v1::Jobs::WithRawCallbackMethod_Resume<
                     v1::Jobs::WithRawCallbackMethod_Delete<
                         v1::Jobs::WithRawCallbackMethod_GetJacobianTotals<
-                            v1::Jobs::Service>>>>>>>>;
+                            RawStatisticsAndShards>>>>>>>>;
 
 // cupola.v1.Jobs: hands everything to the engine's jobs. What asks the disk
 // runs on the environment's executor.
 class JobsService final : public RawJobs {
  public:
   explicit JobsService(const Environment& environment)
-      : environment_(environment) {}
+      : environment_(environment),
+        disk_(std::make_unique<engine::Executor>(1)) {}
 
   grpc::ServerUnaryReactor* AccumulateJacobian(
       grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+      grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* ComputeFeatureStatistics(
+      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+      grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetFeatureStatistics(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* ExportShard(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerReadReactor<grpc::ByteBuffer>* MergeShards(
+      grpc::CallbackServerContext* context,
       grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context,
                                  const grpc::ByteBuffer* request,
@@ -50,6 +72,7 @@ class JobsService final : public RawJobs {
 
  private:
   const Environment environment_;
+  const std::unique_ptr<engine::Executor> disk_;  // of shards that come
 };
 
 }  // namespace cupola::service

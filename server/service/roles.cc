@@ -17,6 +17,11 @@ constexpr std::array kRead = {
     "List", "Describe",
     // Jobs
     "AccumulateJacobian", "ListJobs", "GetJob", "WatchJob", "CancelJob", "ResumeJob", "GetJacobianTotals",
+    "ComputeFeatureStatistics", "GetFeatureStatistics", "ExportShard",
+    "MergeShards",
+    // Datasets
+    "UploadDataset", "ListDatasets", "GetDataset", "TokenizeDataset",
+    "GetDatasetRows",
     // Admin
     "GetServerInfo", "GetCacheStatistics"};
 

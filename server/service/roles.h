@@ -10,13 +10,14 @@ enum class Role { kRead, kAdmin };
 
 // The role that a method asks for, by the name its RequestScope has (which is
 // the RPC's own, but for Jobs: ListJobs, GetJob, WatchJob, CancelJob,
-// ResumeJob, DeleteJob). A method that the table does not know asks for admin.
+// ResumeJob, DeleteJob; and Datasets: UploadDataset, ListDatasets,
+// GetDataset, DeleteDataset, TokenizeDataset, GetDatasetRows). A method that the table does not know asks for admin.
 //
 // Read: every question, and what one leaves behind that takes nothing from
-// others and can be undone: a stored mean; starting, watching, cancelling and
+// others and can be undone: a stored mean; a dataset; starting, watching, cancelling and
 // resuming a job (what it computed stays).
 // Admin: loading, unloading and measuring, the cache, the catalog, deleting
-// jobs and means.
+// jobs, datasets and means.
 Role RequiredRole(absl::string_view method);
 
 // "read", "admin".

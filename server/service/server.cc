@@ -14,6 +14,7 @@
 #include "server/service/admin_service.h"
 #include "server/service/analysis_service.h"
 #include "server/service/catalog_service.h"
+#include "server/service/datasets_service.h"
 #include "server/service/foreign_calls.h"
 #include "server/service/jobs_service.h"
 #include "server/service/tls_credentials.h"
@@ -41,7 +42,7 @@ constexpr int kMaxTransportThreads = 64;
 // The names a health check may ask for; "" is the whole server.
 constexpr const char* kHealthNames[] = {"", "cupola.v1.Analysis",
                                         "cupola.v1.Catalog", "cupola.v1.Admin",
-                                        "cupola.v1.Jobs"};
+                                        "cupola.v1.Jobs", "cupola.v1.Datasets"};
 
 // Linking gRPC's reflection is enough to switch it on, in every server of the
 // process; this switches it off in one.
@@ -80,7 +81,8 @@ class Server::Impl {
         analysis_(environment_),
         catalog_(environment_),
         admin_(environment_),
-        jobs_(environment_) {}
+        jobs_(environment_),
+        datasets_(environment_) {}
 
   ~Impl() { Shutdown(); }
 
@@ -118,6 +120,7 @@ class Server::Impl {
     builder.RegisterService(&catalog_);
     builder.RegisterService(&admin_);
     builder.RegisterService(&jobs_);
+    builder.RegisterService(&datasets_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return absl::UnavailableError(absl::StrCat(
@@ -169,6 +172,7 @@ class Server::Impl {
   CatalogService catalog_;
   AdminService admin_;
   JobsService jobs_;
+  DatasetsService datasets_;
   int port_ = 0;
   bool stopped_ = false;
   std::unique_ptr<grpc::Server> server_;  // first to go

@@ -28,12 +28,23 @@ struct Script {
   std::atomic<uint8_t> model{1};  // part of the identity
 };
 
-// Adds 1, 10, 100, ... of the digit in its specification.
+// So many chunks as its specification says, each of which triples the sum and
+// adds its number: their order is in the result.
 class Sum : public JobWork {
  public:
   Sum(Script* script, int64_t chunks) : script_(script), chunks_(chunks) {}
   uint32_t version() const override { return 1; }
   storage::Digest identity() const override { return {script_->model.load()}; }
+  JobProvenance provenance() const override {
+    JobProvenance provenance;
+    provenance.model = "a model";
+    provenance.dictionaries = {{"a dictionary", {7}}};
+    provenance.dataset = "a dataset";
+    provenance.dataset_digest = {9};
+    provenance.parameters = "{}";
+    return provenance;
+  }
+  absl::Status Begin() override { return absl::OkStatus(); }
   int64_t chunks() const override { return chunks_; }
   int64_t tokens(int64_t) const override { return 10; }
   absl::Status RunChunk(int64_t chunk, const RequestContext& context) override {
@@ -45,20 +56,30 @@ class Sum : public JobWork {
       absl::SleepFor(absl::Milliseconds(1));
     }
     sum_ = 3 * sum_ + chunk + 1;
+    ++added_;
     return absl::OkStatus();
   }
   absl::Status Save(storage::StateWriter* state) const override {
-    return state->AppendValue(sum_);
+    const absl::Status status = state->AppendValue(sum_);
+    return status.ok() ? state->AppendValue(added_) : status;
   }
   absl::Status Restore(storage::StateReader* state) override {
-    return state->ReadValue(&sum_);
+    const absl::Status status = state->ReadValue(&sum_);
+    return status.ok() ? state->ReadValue(&added_) : status;
+  }
+  absl::Status Merge(const JobWork& later) override {
+    const Sum& other = static_cast<const Sum&>(later);
+    for (int64_t i = 0; i < other.added_; ++i) sum_ *= 3;
+    sum_ += other.sum_;
+    added_ += other.added_;
+    return absl::OkStatus();
   }
   int64_t sum() const { return sum_; }
 
  private:
   Script* const script_;
   const int64_t chunks_;
-  int64_t sum_ = 0;
+  int64_t sum_ = 0, added_ = 0;
 };
 
 int64_t Expected(int64_t chunks) {
@@ -84,6 +105,7 @@ class JobsTest : public testing::Test {
     Jobs::Options options;
     options.directory = directory_;
     options.checkpoint = absl::ZeroDuration();
+    options.max_bytes = max_bytes_;
     options.kinds[kKind] = [this](const std::string& specification,
                                   const RequestContext&) {
       return absl::StatusOr<std::unique_ptr<JobWork>>(
@@ -92,11 +114,14 @@ class JobsTest : public testing::Test {
     jobs_ = Jobs::Open(std::move(options));
   }
 
-  std::string Submit(int64_t chunks) {
-    const auto info = jobs_->Submit(kKind, "a sum", std::to_string(chunks),
-                                    Sum(&script_, chunks));
+  absl::StatusOr<JobInfo> TrySubmit(int64_t chunks, const JobOptions& options) {
+    return jobs_->Submit({kKind, "a sum", std::to_string(chunks)}, options,
+                         Sum(&script_, chunks));
+  }
+  std::string Submit(int64_t chunks, const JobOptions& options = {}) {
+    const auto info = TrySubmit(chunks, options);
     EXPECT_TRUE(info.ok()) << info.status();
-    return info->id;
+    return info.ok() ? info->id : "";
   }
 
   // Waits until the job's state or progress is as `wanted` wants it.
@@ -146,6 +171,7 @@ class JobsTest : public testing::Test {
   }
 
   const std::string directory_;
+  int64_t max_bytes_ = int64_t{1} << 30;
   Script script_;
   std::unique_ptr<Jobs> jobs_;
 };
@@ -327,6 +353,182 @@ TEST_F(JobsTest, RefusesWhatDoesNotFitTheState) {
   ASSERT_TRUE(jobs_->Delete(id).ok());
   EXPECT_EQ(jobs_->Get(id).status().code(), absl::StatusCode::kNotFound);
   EXPECT_TRUE(States().empty());
+}
+
+TEST_F(JobsTest, ACancelOfAJobThatIsDoneSaysSo) {
+  const std::string id = Submit(1);
+  AwaitEnd(id);
+  const absl::Status status = jobs_->Cancel(id).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("is done"));
+}
+
+TEST_F(JobsTest, ANameIsOfOneJobAndARequestIdOfOneSubmission) {
+  JobOptions options;
+  options.name = "mine";
+  options.request_id = "r1";
+  const std::string id = Submit(2, options);
+  EXPECT_EQ(Submit(2, options), id);  // sent again
+  EXPECT_EQ(jobs_->List()->size(), 1u);
+  const auto other = TrySubmit(3, options);
+  EXPECT_EQ(other.status().code(), absl::StatusCode::kAlreadyExists);
+  options.request_id = "r2";
+  const absl::Status taken = TrySubmit(2, options).status();
+  EXPECT_EQ(taken.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(taken.message()), HasSubstr("\"mine\""));
+  AwaitEnd(id);
+  Open();
+  EXPECT_EQ(jobs_->Get(id)->name, "mine");
+  options.request_id = "r1";
+  EXPECT_EQ(Submit(2, options), id);  // by the next process, too
+  options.name = "a\nb";
+  EXPECT_EQ(TrySubmit(2, options).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(JobsTest, TellsWhatTheResultIsOf) {
+  const std::string id = Submit(1);
+  AwaitEnd(id);
+  Open();
+  const JobProvenance told = jobs_->Get(id)->provenance;
+  EXPECT_EQ(told.model, "a model");
+  EXPECT_EQ(told.dictionaries.at(0).first, "a dictionary");
+  EXPECT_EQ(told.dictionaries.at(0).second, storage::Digest{7});
+  EXPECT_EQ(told.dataset_digest, storage::Digest{9});
+}
+
+TEST_F(JobsTest, ADatasetIsInUseUntilTheJobHasEnded) {
+  script_.hold = 0;
+  const std::string id = Submit(1);
+  EXPECT_TRUE(jobs_->Uses({9}));
+  EXPECT_FALSE(jobs_->Uses({8}));
+  script_.hold = -1;
+  AwaitEnd(id);
+  EXPECT_FALSE(jobs_->Uses({9}));
+}
+
+TEST_F(JobsTest, WithoutRoomForAStateAJobFailsAndMayBeResumed) {
+  const std::string before = Submit(1);
+  AwaitEnd(before);
+  script_.hold = 1;
+  const std::string id = Submit(3);
+  Await(id, [](const JobInfo& info) { return info.chunks_saved == 1; });
+  jobs_.reset();
+  max_bytes_ = 1;
+  script_.hold = -1;
+  Open();
+  JobInfo info = AwaitEnd(id);
+  EXPECT_EQ(info.state, JobState::kFailed);
+  EXPECT_TRUE(info.resumable);
+  EXPECT_THAT(info.error, HasSubstr("RESOURCE_EXHAUSTED"));
+  EXPECT_EQ(TrySubmit(1, {}).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Result(before), Expected(1));  // nothing else suffers
+  max_bytes_ = int64_t{1} << 30;
+  Open();
+  EXPECT_TRUE(jobs_->Get(id)->resumable);
+  ASSERT_TRUE(jobs_->Resume(id).ok());
+  info = AwaitEnd(id);
+  EXPECT_EQ(info.state, JobState::kDone) << info.error;
+  EXPECT_EQ(Result(id), Expected(3));
+}
+
+TEST_F(JobsTest, AJobThatHasEndedExpires) {
+  JobOptions options;
+  options.keep = absl::Milliseconds(1);
+  script_.hold = 0;
+  const std::string id = Submit(1, options);
+  const std::string other = Submit(1);
+  absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_TRUE(jobs_->Get(id).ok());  // it has not ended
+  script_.hold = -1;
+  AwaitEnd(other);
+  absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_EQ(jobs_->Get(id).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(States().size(), 1u);
+  EXPECT_TRUE(jobs_->Get(other).ok());
+}
+
+class ShardsTest : public JobsTest {
+ protected:
+  // Runs shard `index` of `count` and gives what another server receives.
+  ReceivedShard Run(int64_t chunks, int64_t index, int64_t count) {
+    JobOptions options;
+    options.shard = {index, count};
+    const std::string id = Submit(chunks, options);
+    EXPECT_EQ(AwaitEnd(id).state, JobState::kDone);
+    auto exported = jobs_->Export(id, 1 << 20);
+    EXPECT_TRUE(exported.ok()) << exported.status();
+    ReceivedShard shard{exported->specification, exported->shard,
+                        *jobs_->NewPart()};
+    std::ofstream file(shard.path, std::ios::binary);
+    for (const std::string& piece : exported->state) file << piece;
+    return shard;
+  }
+  absl::Status MergeError(std::vector<ReceivedShard> shards) {
+    return jobs_->Merge(std::move(shards), {}, {}).status();
+  }
+};
+
+TEST_F(ShardsTest, MergedAreWhatOneJobIs) {
+  for (int64_t count : {1, 2, 3, 7}) {
+    std::vector<ReceivedShard> shards;
+    int64_t chunks = 0;
+    for (int64_t i = count - 1; i >= 0; --i) {
+      shards.push_back(Run(7, i, count));
+      chunks += jobs_->List()->back().chunks;
+    }
+    EXPECT_EQ(chunks, 7);
+    const auto merged = jobs_->Merge(shards, {}, {});
+    ASSERT_TRUE(merged.ok()) << merged.status();
+    EXPECT_EQ(merged->state, JobState::kDone);
+    EXPECT_EQ(merged->chunks, 7);
+    EXPECT_EQ(merged->provenance.model, "a model");
+    EXPECT_EQ(Result(merged->id), Expected(7));
+    Open();
+    EXPECT_EQ(Result(merged->id), Expected(7));
+  }
+}
+
+TEST_F(ShardsTest, AShardGoesOnAfterACancel) {
+  script_.hold = 5;
+  JobOptions options;
+  options.shard = {1, 2};
+  const std::string id = Submit(7, options);  // chunks 3 to 6
+  Await(id, [](const JobInfo& info) { return info.chunks_done == 2; });
+  ASSERT_TRUE(jobs_->Cancel(id).ok());
+  EXPECT_EQ(jobs_->Export(id, 1 << 20).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  script_.hold = -1;
+  ASSERT_TRUE(jobs_->Resume(id).ok());
+  EXPECT_EQ(AwaitEnd(id).chunks_done, 4);
+  EXPECT_EQ(Result(id), ((4 * 3 + 5) * 3 + 6) * 3 + 7);
+}
+
+TEST_F(ShardsTest, RefusesWhatIsNotTheWholeJob) {
+  const ReceivedShard first = Run(4, 0, 2), second = Run(4, 1, 2);
+  const ReceivedShard other = Run(5, 1, 2);
+  EXPECT_THAT(std::string(MergeError({first}).message()), HasSubstr("1 of 2"));
+  EXPECT_THAT(std::string(MergeError({second}).message()),
+              HasSubstr("0 of 2 is missing"));
+  EXPECT_THAT(std::string(MergeError({first, first}).message()),
+              HasSubstr("comes twice"));
+  EXPECT_THAT(std::string(MergeError({first, other}).message()),
+              HasSubstr("shards of one job"));
+  EXPECT_EQ(MergeError({}).code(), absl::StatusCode::kInvalidArgument);
+  fs::resize_file(second.path, fs::file_size(second.path) - 1);
+  EXPECT_THAT(std::string(MergeError({first, second}).message()),
+              HasSubstr("1 of 2 is damaged"));
+  script_.model = 2;
+  EXPECT_EQ(MergeError({first, Run(4, 1, 2)}).code(),
+            absl::StatusCode::kFailedPrecondition);
+  JobOptions options;
+  options.shard = {0, 5};
+  EXPECT_EQ(TrySubmit(4, options).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  options.shard = {2, 2};
+  EXPECT_EQ(TrySubmit(4, options).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(JobsWithoutADirectoryTest, SayHowToGetOne) {

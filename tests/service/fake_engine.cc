@@ -36,6 +36,8 @@ class FakeWork : public JobWork {
  public:
   uint32_t version() const override { return 1; }
   storage::Digest identity() const override { return {}; }
+  JobProvenance provenance() const override { return {}; }
+  absl::Status Begin() override { return absl::OkStatus(); }
   int64_t chunks() const override { return testing::kFakeChunks; }
   int64_t tokens(int64_t) const override { return 1; }
   absl::Status RunChunk(int64_t, const RequestContext& context) override {
@@ -48,6 +50,9 @@ class FakeWork : public JobWork {
   absl::Status Restore(storage::StateReader* state) override {
     int64_t nothing = 0;
     return state->ReadValue(&nothing);
+  }
+  absl::Status Merge(const JobWork& /*later*/) override {
+    return absl::OkStatus();
   }
 };
 
@@ -172,12 +177,13 @@ void Engine::Generate(GenerateRequest request, RequestContext context,
       });
 }
 
-void Engine::AccumulateJacobian(AccumulateJacobianRequest,
+void Engine::AccumulateJacobian(AccumulateJacobianRequest, JobOptions options,
                                 RequestContext context, Done<JobInfo> done) {
   impl_->Later<JobInfo>(
       std::move(context), std::move(done),
-      [jobs = impl_->jobs.get()]() -> absl::StatusOr<JobInfo> {
-        return jobs->Submit(kAccumulateJacobian, "fake", "", FakeWork());
+      [jobs = impl_->jobs.get(), options]() -> absl::StatusOr<JobInfo> {
+        return jobs->Submit({kAccumulateJacobian, "fake", ""}, options,
+                            FakeWork());
       });
 }
 

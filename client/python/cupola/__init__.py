@@ -10,8 +10,16 @@ with cupola.connect("localhost:7070") as client:
 from .ablation import Ablation
 from .attribution import Attribution, LogitLens
 from .client import Client, connect
+from .datasets import (
+    Dataset,
+    DatasetInfo,
+    DatasetRows,
+    TokenizedDataset,
+    Tokenization,
+)
 from .dictionary import Dictionary, Pair
 from .errors import (
+    AlreadyExists,
     Cancelled,
     CupolaError,
     DataLoss,
@@ -61,7 +69,8 @@ from .means import MeanActivation, StoredMean
 from .model import Model
 from .directions import DirectionAblation, Sweep
 from .jacobian import Jacobian
-from .jobs import JacobianTotals, Job, JobInfo
+from .feature_statistics import FeatureStatistics
+from .jobs import JacobianTotals, Job, JobInfo, JobProvenance
 from .quality import Quality
 from .results import (
     Activations,
@@ -78,6 +87,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Ablation",
     "Activations",
+    "AlreadyExists",
     "Attribution",
     "Add",
     "Beside",
@@ -87,11 +97,15 @@ __all__ = [
     "Client",
     "CupolaError",
     "DataLoss",
+    "Dataset",
+    "DatasetInfo",
+    "DatasetRows",
     "DeadlineExceeded",
     "DeviceMemory",
     "Dictionary",
     "DictionaryInfo",
     "FailedPrecondition",
+    "FeatureStatistics",
     "Features",
     "Choice",
     "GeneratedText",
@@ -121,6 +135,7 @@ __all__ = [
     "JacobianTotals",
     "Job",
     "JobInfo",
+    "JobProvenance",
     "Quality",
     "Reconstruct",
     "Reconstruction",
@@ -135,6 +150,8 @@ __all__ = [
     "StoredMean",
     "SubtractLatents",
     "TokenStream",
+    "TokenizedDataset",
+    "Tokenization",
     "Top",
     "Unauthenticated",
     "Unavailable",

@@ -88,6 +88,7 @@ class Connection:
         self.analysis = stubs.analysis_grpc.AnalysisStub(self._channel)
         self.admin = stubs.admin_grpc.AdminStub(self._channel)
         self.jobs = stubs.jobs_grpc.JobsStub(self._channel)
+        self.datasets = stubs.datasets_grpc.DatasetsStub(self._channel)
         # gRPC's health protocol. Its request for the whole server is an empty
         # message, and its answer one enum field, so it needs no stubs.
         self._health = self._channel.unary_unary(
@@ -143,6 +144,26 @@ class Connection:
                 first = self._finish(call, lambda c: next(c, None), False)
         finally:
             call.cancel()
+
+    def upload(self, method: Any, messages: Iterator[Any]) -> Any:
+        """The answer to a stream of messages, which is sent once and may take
+        as long as it takes. What the iterator raises ends the call."""
+        broken: List[BaseException] = []
+
+        def guarded() -> Iterator[Any]:
+            try:
+                yield from messages
+            except BaseException as error:
+                broken.append(error)
+                raise
+
+        call = self._start(method.future, guarded(), "", None, 0)
+        try:
+            return self._finish(call, lambda call: call.result())
+        except CupolaError:
+            if broken:
+                raise broken[0] from None
+            raise
 
     def serving(self) -> bool:
         """Whether the server calls itself healthy and ready."""
@@ -258,7 +279,9 @@ def _stop_at_estimate(header: Any) -> None:
     provenance = getattr(
         getattr(header, "end", header), "provenance", None
     )
-    if provenance is not None and provenance.HasField("estimate"):
+    if isinstance(
+        provenance, _protos.common.Provenance
+    ) and provenance.HasField("estimate"):
         raise _Estimated(Estimate.from_message(provenance.estimate))
 
 

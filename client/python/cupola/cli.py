@@ -23,7 +23,9 @@ from rich.live import Live
 from . import (
     __version__,
     _cli_catalog,
+    _cli_datasets,
     _cli_import,
+    _cli_jobs,
     _cli_pairs,
     _cli_questions,
     _terminal,
@@ -108,6 +110,9 @@ def dictionaries(client: Client) -> Shown:
 app.add_typer(_cli_questions.app)
 app.add_typer(_cli_pairs.app)
 app.add_typer(_cli_catalog.app)
+app.add_typer(_cli_datasets.app, name="datasets")
+app.add_typer(_cli_jobs.app, name="jobs")
+app.add_typer(_cli_jobs.app, name="job", hidden=True)
 
 
 @command(app)

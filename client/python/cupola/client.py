@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import datetime
+import pathlib
 import threading
 from types import TracebackType
-from typing import Any, Callable, Dict, List, Optional, Type, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    Optional,
+    Sequence,
+    Type,
+    Union,
+)
 
-from . import _connection, _protos, _requests, jobs, registration
+from . import (
+    _connection,
+    _protos,
+    _requests,
+    _shards,
+    datasets,
+    jobs,
+    registration,
+)
+from ._documents import Source
 from ._connection import Connection, Tls
+from .datasets import Dataset
 from .dictionary import Dictionary, Pair
 from .errors import InvalidArgument
 from .info import (
@@ -220,6 +241,65 @@ class Client:
                 f"{name + ':out'!r}, or use client.pair"
             )
         return Dictionary(self, name, info, processing)
+
+    def datasets(self) -> List[Dataset]:
+        """All datasets of the server, by name."""
+        return datasets.datasets(self)
+
+    def dataset(
+        self,
+        name: str,
+        source: Optional[Source] = None,
+        format: Optional[str] = None,
+        column: Optional[str] = None,
+        skip_empty: bool = False,
+        keep: Optional[datetime.timedelta] = None,
+    ) -> Dataset:
+        """The dataset of this name; with a `source`, sent to the server first.
+
+        `source`: a path, several as pathlib.Path objects, or documents: texts
+        or lists of token ids. `format`: "jsonl", "lines" (of plain text),
+        "text" (a file is a document), "parquet" or "arrow" (both need pyarrow);
+        None: by the file's name. `column`: of the files that have some; "text",
+        else "input_ids" or "tokens". An empty document is an error, or skipped
+        with `skip_empty`. The server deletes the dataset after `keep`."""
+        if source is None:
+            return datasets.dataset(self, name)
+        return datasets.upload(
+            self, name, source, format, column, skip_empty, keep
+        )
+
+    def submit(
+        self, kind: str, dictionary: str, rows: Any, **options: Any
+    ) -> Job:
+        """Submits a job of this kind: "feature_statistics" of a dictionary
+        (Dictionary.statistics) or "accumulate_jacobian" of a pair
+        (Pair.accumulate), with their arguments. `rows`: prompts, or rows of a
+        dataset (Dataset.select).
+
+        Of every kind: `name=`, which no other job of the server has;
+        `shard=(i, n)`, the i-th of n parts, from 0, whose states merge_shards
+        puts together; `keep=`, how long the server keeps the job once it has
+        ended."""
+        if kind == "feature_statistics":
+            return self.dictionary(dictionary).statistics(rows, **options)
+        if kind == "accumulate_jacobian":
+            return self.pair(dictionary).accumulate(rows, **options)
+        raise InvalidArgument(
+            "kind: expected 'feature_statistics' or 'accumulate_jacobian', "
+            f"got {kind!r}"
+        )
+
+    def merge_shards(
+        self,
+        paths: Sequence[Union[str, pathlib.Path]],
+        name: Optional[str] = None,
+        keep: Optional[datetime.timedelta] = None,
+    ) -> Job:
+        """One job that is done, of the states of all its shards
+        (`Job.save_shard`), computed on this server or others with the same
+        models and dictionaries."""
+        return _shards.merge(self, [pathlib.Path(p) for p in paths], name, keep)
 
     def jobs(self) -> List[Job]:
         """All jobs of the server, by time of submission."""

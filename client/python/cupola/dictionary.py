@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
-from . import _answers, _protos, _requests, _tensors
+from . import _answers, _protos, _requests, _tensors, feature_statistics
 from ._requests import Positions, Prompts
 from .ablation import Ablation, ablate, ablation_table
+from .datasets import DatasetRows
 from .errors import InvalidArgument
 from .features import Features, csr_rows
 from .directions import DirectionAblation, Samples, Sweep, sweep
@@ -52,6 +53,42 @@ class Dictionary:
         self.name = name
         self.info = info
         self.processing = processing
+
+    def statistics(
+        self,
+        prompts: Union[Prompts, DatasetRows],
+        positions: Positions = None,
+        top_k: int = 20,
+        *,
+        distinct_rows: bool = True,
+        per_stratum: int = 5,
+        octaves: Optional[Tuple[int, int]] = None,
+        bins_per_octave: int = 4,
+        prepend_bos: Optional[bool] = None,
+        chunk_tokens: Optional[int] = None,
+        **options: Any,
+    ) -> Job:
+        """Submits a job: one pass over `prompts`, or over rows of a dataset
+        (`Dataset.select`), that counts and averages every latent, and keeps its
+        `top_k` strongest contexts (`distinct_rows`: of each row its best one
+        only), a histogram (`bins_per_octave` bins in each of so many octaves
+        from 2^first on: `octaves=(first, number)`) and, for examples of weaker
+        activations, `per_stratum` tokens of each of some ten strata. The result
+        is a FeatureStatistics. `name=`, `shard=(i, n)` and `keep=`: see
+        Client.submit."""
+        return feature_statistics.submit(
+            self,
+            prompts,
+            positions,
+            top_k,
+            distinct_rows,
+            per_stratum,
+            octaves,
+            bins_per_octave,
+            prepend_bos,
+            chunk_tokens,
+            options,
+        )
 
     def features(
         self,
@@ -407,7 +444,7 @@ class Pair:
 
     def accumulate(
         self,
-        prompts: Prompts,
+        prompts: Union[Prompts, DatasetRows],
         positions: Positions = None,
         mlp_input: str = "original",
         block: str = "active",
@@ -419,6 +456,7 @@ class Pair:
         histogram_end: float = 1.1,
         prepend_bos: Optional[bool] = None,
         chunk_tokens: Optional[int] = None,
+        **options: Any,
     ) -> Job:
         """Submits a job: sum, maximum and count of |J| over all tokens of
         `prompts` for each pair of latents, and a histogram of all |J| > 0.
@@ -427,7 +465,9 @@ class Pair:
         sums; the histogram has `bins` equal bins up to `histogram_end` and one
         behind. `job.watch()` tells how it gets on, `job.result()` waits for the
         numbers (a JacobianTotals); `client.job(id)` finds it again, also after
-        a restart of either side.
+        a restart of either side. `prompts` may be rows of a dataset
+        (`Dataset.select`). `name=`, `shard=(i, n)` and `keep=`: see
+        Client.submit.
         """
         return accumulate(
             self,
@@ -442,6 +482,7 @@ class Pair:
             histogram_end,
             prepend_bos,
             chunk_tokens,
+            options,
         )
 
     def mlp(self, inputs: Inputs) -> NDArray[np.float32]:

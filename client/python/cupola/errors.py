@@ -54,6 +54,12 @@ class FailedPrecondition(CupolaError):
     code = "FAILED_PRECONDITION"
 
 
+class AlreadyExists(CupolaError):
+    """The name is taken: by a dataset, a job, or the like."""
+
+    code = "ALREADY_EXISTS"
+
+
 class ResourceExhausted(CupolaError):
     """Too large (both numbers are given), or the queue is full."""
 
@@ -112,6 +118,7 @@ _CLASSES: Dict[str, Type[CupolaError]] = {
         InvalidArgument,
         NotFound,
         FailedPrecondition,
+        AlreadyExists,
         ResourceExhausted,
         Unavailable,
         DeadlineExceeded,

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
+import pathlib
 import time
-from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _protos, _requests
+from . import _progress, _protos, _requests, _shards
 from ._requests import Positions, Prompts
+from .datasets import DatasetRows
 from .errors import (
     CupolaError,
     DeadlineExceeded,
@@ -62,6 +75,33 @@ Latents = Union[int, Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True)
+class JobProvenance:
+    """What a job's result is of. Digests are hexadecimal."""
+
+    model: str
+    model_digest: str
+    dictionaries: Dict[str, str]  # name: digest
+    dataset: Optional[str]  # None: the request's own prompts
+    dataset_digest: Optional[str]  # of the documents
+    rows_digest: Optional[str]  # of the rows of tokens
+    parameters: Dict[str, Any]  # everything else
+
+    @staticmethod
+    def from_message(message: Any) -> JobProvenance:
+        return JobProvenance(
+            model=message.model,
+            model_digest=message.model_digest.hex(),
+            dictionaries={
+                one.name: one.digest.hex() for one in message.dictionaries
+            },
+            dataset=message.dataset or None,
+            dataset_digest=message.dataset_digest.hex() or None,
+            rows_digest=message.rows_digest.hex() or None,
+            parameters=json.loads(message.parameters or "{}"),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class JobInfo:
     """A job as it was when the server told of it."""
 
@@ -79,6 +119,12 @@ class JobInfo:
     seconds_left: Optional[float]  # an estimate; None: none
     error: str  # why it failed
     submitted: datetime.datetime
+    name: str = ""  # the client's
+    # (i, n): the i-th of n parts; chunks and tokens above are its own.
+    shard: Tuple[int, int] = (0, 1)
+    resumable: bool = False  # it failed or was cancelled, and may go on
+    expires: Optional[datetime.datetime] = None  # None: never, or not yet known
+    provenance: Optional[JobProvenance] = None
 
     @staticmethod
     def from_message(message: Any) -> JobInfo:
@@ -101,6 +147,17 @@ class JobInfo:
             submitted=datetime.datetime.fromtimestamp(
                 message.submitted_micros / 1e6, datetime.timezone.utc
             ),
+            name=message.name,
+            shard=(message.shard.index, message.shard.count or 1),
+            resumable=message.resumable,
+            expires=(
+                datetime.datetime.fromtimestamp(
+                    message.expires_micros / 1e6, datetime.timezone.utc
+                )
+                if message.expires_micros
+                else None
+            ),
+            provenance=JobProvenance.from_message(message.provenance),
         )
 
     @property
@@ -156,9 +213,16 @@ class Job:
         connection = self._client._connection
         connection.unary(connection.jobs.Delete, _J.JobId(id=self.id))
 
-    def watch(self) -> Iterator[JobInfo]:
+    def watch(self, progress: Optional[bool] = None) -> Iterator[JobInfo]:
         """The job as it gets on, until it has ended. A server that goes away
-        and comes back within a minute is found again."""
+        and comes back within a minute is found again. `progress`: with a bar
+        in the terminal or the notebook; None: where there is one."""
+        with _progress.bar(self, progress) as show:
+            for info in self._watch():
+                show(info)
+                yield info
+
+    def _watch(self) -> Iterator[JobInfo]:
         connection = self._client._connection
         lost = None
         while True:
@@ -179,10 +243,10 @@ class Job:
                     raise
                 time.sleep(_LOOK)
 
-    def wait(self) -> JobInfo:
+    def wait(self, progress: Optional[bool] = None) -> JobInfo:
         """Returns when the job is done. CupolaError where it failed or was
-        cancelled."""
-        for _ in self.watch():
+        cancelled. `progress` as in `watch`."""
+        for _ in self.watch(progress):
             pass
         if self.info.state != "done":
             raise CupolaError(
@@ -193,12 +257,21 @@ class Job:
             )
         return self.info
 
-    def result(self) -> JacobianTotals:
-        """What a job that has ended computed; waits for it first. Of a job
-        that was cancelled or failed, what it got to."""
+    def result(self) -> Any:
+        """What a job that has ended computed: JacobianTotals or
+        FeatureStatistics; waits for it first. Of a job that was cancelled or
+        failed, what it got to."""
         if not self.info.ended and not self.refresh().ended:
             self.wait()
+        if self.info.kind == "feature_statistics":
+            from .feature_statistics import FeatureStatistics
+
+            return FeatureStatistics(self._client, self.id)
         return JacobianTotals(self._client, self.id)
+
+    def save_shard(self, path: Union[str, pathlib.Path]) -> None:
+        """Writes the state of a job that is done, for `Client.merge_shards`."""
+        _shards.save(self, pathlib.Path(path))
 
     def __repr__(self) -> str:
         return f"Job({self.info})"
@@ -332,7 +405,7 @@ def job(client: Client, id: str) -> Job:
 
 def accumulate(
     pair: Pair,
-    prompts: Prompts,
+    prompts: Union[Prompts, DatasetRows],
     positions: Positions,
     mlp_input: str,
     block: str,
@@ -343,26 +416,34 @@ def accumulate(
     histogram_end: float,
     prepend_bos: Optional[bool],
     chunk_tokens: Optional[int],
+    options: Any,
 ) -> Job:
     """See Pair.accumulate."""
+    from . import _submit
+
     if dtype not in ("float32", "float64"):
         raise InvalidArgument(
             f"dtype: expected 'float32' or 'float64', got {dtype!r}"
         )
     question = bridge_request(pair, mlp_input, block, min_abs, None, mask)
-    add_rows(pair.input, question, prompts, positions, None, prepend_bos)
-    client = pair.input._client
-    connection = client._connection
-    message = connection.unary(
-        connection.jobs.AccumulateJacobian,
-        _J.AccumulateJacobianRequest(
-            jacobian=question,
-            float64=dtype == "float64",
-            histogram_bins=bins,
-            histogram_end=histogram_end,
-            chunk_tokens=chunk_tokens or 0,
-        ),
-        pair.input.info.model,
-        again=False,
+    request = _J.AccumulateJacobianRequest(
+        float64=dtype == "float64",
+        histogram_bins=bins,
+        histogram_end=histogram_end,
+        chunk_tokens=chunk_tokens or 0,
+        options=_submit.options_message(**options),
     )
-    return Job(client, JobInfo.from_message(message))
+    if isinstance(prompts, DatasetRows):
+        request.rows.CopyFrom(prompts.to_message())
+        where = _requests.positions_message(positions)
+        if where is not None:
+            question.positions.CopyFrom(where)
+    else:
+        add_rows(pair.input, question, prompts, positions, None, prepend_bos)
+    request.jacobian.CopyFrom(question)
+    return _submit.send(
+        pair.input._client,
+        "AccumulateJacobian",
+        request,
+        pair.input.info.model,
+    )

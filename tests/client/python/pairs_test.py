@@ -377,12 +377,21 @@ def test_jobs_that_do_not_get_done(pair, server):
         cupola_jobs.job(pair.input._client, "job-9")
 
 
-def test_a_job_is_submitted_once(client, server):
-    """A server that went away may have it: twice would be two jobs."""
+def test_a_submission_sent_again_is_the_same_one(client, server):
+    """A server that went away may have it: the request id tells."""
     pair = client.pair("tiny/pair")
     server.failures = [(grpc.StatusCode.UNAVAILABLE, "gone", ())]
     before = len(server.requests)
-    with pytest.raises(cupola.Unavailable, match="gone"):
-        pair.accumulate("The sky")
-    asked = [method for method, _, _ in server.requests[before:]]
-    assert asked.count("AccumulateJacobian") == 1
+    assert pair.accumulate("The sky", name="mine", shard=(1, 3)).id == JOB
+    sent = [
+        request.options
+        for method, request, _ in server.requests[before:]
+        if method == "AccumulateJacobian"
+    ]
+    assert len(sent) == 2 and sent[0] == sent[1]
+    assert sent[0].request_id and sent[0].name == "mine"
+    assert (sent[0].shard.index, sent[0].shard.count) == (1, 3)
+    pair.accumulate("The sky")
+    assert server.last("AccumulateJacobian")[0].options.request_id != sent[0].request_id
+    with pytest.raises(cupola.InvalidArgument, match="shard"):
+        pair.accumulate("The sky", shard=3)

@@ -1,0 +1,23 @@
+"""What all kinds of jobs have in common when they are submitted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._submit_options import options_message
+from .jobs import Job, JobInfo
+
+if TYPE_CHECKING:
+    from .client import Client
+
+__all__ = ["options_message", "send"]
+
+
+def send(client: Client, method: str, request: Any, model: str) -> Job:
+    """Submits: again where the server could not be reached, since the request
+    id makes one job of all."""
+    connection = client._connection
+    message = connection.unary(
+        getattr(connection.jobs, method), request, model
+    )
+    return Job(client, JobInfo.from_message(message))

@@ -1,0 +1,191 @@
+#include "server/engine/feature_statistics_job.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/engine/ask_features.h"
+#include "server/engine/job_prompts.h"
+#include "server/model/json.h"
+#include "server/model/status_macros.h"
+
+namespace cupola::engine {
+namespace {
+
+using analysis::FeatureStatistics;
+using analysis::FeatureStatisticsOptions;
+using model::Json;
+
+// Of what a specification says; raise it when that changes.
+constexpr int kSpecificationVersion = 1;
+constexpr int64_t kChunkTokens = 4096, kMaxChunkTokens = 1 << 16;
+constexpr double kMaxBytes = 16.0 * (int64_t{1} << 30);
+
+class StatisticsWork : public AccumulatingWork<FeatureStatistics> {
+ public:
+  StatisticsWork(FeaturesRequest request, JobRows rows,
+                 const ChunkPlan::Rules& rules,
+                 const FeatureStatisticsOptions& options,
+                 const storage::Digest& identity, JobProvenance provenance,
+                 const JobHost& host)
+      : AccumulatingWork(std::move(rows), rules, host.datasets, identity,
+                         std::move(provenance), FeatureStatistics(options)),
+        request_(std::move(request)),
+        ask_(host.features) {}
+
+  absl::Status RunChunk(int64_t chunk, const RequestContext& context) override {
+    const std::vector<RowPiece> pieces = plan_->pieces(chunk);
+    FeaturesRequest request = request_;
+    request.prompts.emplace();
+    RETURN_IF_ERROR(rows_.Ask(pieces, &*request.prompts, &request.positions));
+    std::vector<int64_t> row;
+    std::vector<int32_t> position;
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      for (int64_t p : request.positions.lists[i]) {
+        row.push_back(rows_.first_row() + pieces[i].row);
+        position.push_back(static_cast<int32_t>(p));
+      }
+    }
+    ASSIGN_OR_RETURN(const FeaturesAnswer answer, ask_(request, context));
+    const SparseArrays& features = answer.features;
+    const analysis::SparseView view = analysis::ViewRows(
+        features.indptr, features.indices, features.values, features.columns);
+    if (view.rows != static_cast<int64_t>(row.size())) {
+      return absl::InternalError("a chunk's features are not those asked for");
+    }
+    totals_.Add(view, {row.data(), position.data()});
+    return absl::OkStatus();
+  }
+
+ private:
+  const FeaturesRequest request_;  // without prompts
+  const decltype(JobHost::features) ask_;
+};
+
+absl::Status CheckSize(const FeatureStatisticsOptions& options,
+                       int64_t chunk_tokens) {
+  RETURN_IF_ERROR(analysis::CheckOptions(options));
+  if (chunk_tokens < 1 || chunk_tokens > kMaxChunkTokens) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "chunk_tokens is ", chunk_tokens,
+        "; accepted: 0 (the server's choice) to ", kMaxChunkTokens));
+  }
+  const double bytes = FeatureStatistics::Bytes(options);
+  if (bytes <= kMaxBytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the statistics of ", options.latents, " latents, with top_k ",
+      options.top_k, " and per_stratum ", options.per_stratum, ", take ", bytes,
+      " bytes; accepted: ", kMaxBytes));
+}
+
+}  // namespace
+
+absl::StatusOr<JobSpecification> Specify(
+    const FeatureStatisticsRequest& request, const JobHost& host,
+    const RequestContext& context) {
+  ASSIGN_OR_RETURN(const Sources sources,
+                   host.open(request.dictionary, {}, context));
+  const FeatureStatisticsOptions options{sources.dictionary->manifest().d_sae,
+                                         request.top_k, request.distinct_rows,
+                                         request.per_stratum, request.bins};
+  const int64_t chunk_tokens =
+      request.chunk_tokens != 0 ? request.chunk_tokens : kChunkTokens;
+  RETURN_IF_ERROR(CheckSize(options, chunk_tokens));
+  FeaturesRequest features;
+  features.dictionary = request.dictionary;
+  features.processing = request.processing;
+  const auto ask = [&](const Prompts& prompts, const Positions& positions) {
+    FeaturesRequest some = features;
+    some.prompts = prompts;
+    some.positions = positions;
+    return AskFeatures(some, sources, host.limits);
+  };
+  ASSIGN_OR_RETURN(const ResolvedRows resolved,
+                   ResolveRows(request.prompts, request.rows, request.positions,
+                               sources, host, context, ask));
+  const Json json = {
+      {"version", kSpecificationVersion},
+      {"dictionary", request.dictionary},
+      {"folded", resolved.processing == model::Processing::kFolded},
+      {"latents", options.latents},
+      {"top_k", options.top_k},
+      {"distinct_rows", options.distinct_rows},
+      {"per_stratum", options.per_stratum},
+      {"first_octave", options.bins.first_octave},
+      {"octaves", options.bins.octaves},
+      {"log2_per_octave", options.bins.log2_per_octave},
+      {"chunk_tokens", chunk_tokens},
+      {"rows", resolved.rows.ToJson()}};
+  return JobSpecification{kFeatureStatistics, request.dictionary, json.dump()};
+}
+
+absl::StatusOr<std::unique_ptr<JobWork>> MakeFeatureStatistics(
+    const std::string& specification, const JobHost& host,
+    const RequestContext& context) {
+  FeaturesRequest request;
+  FeatureStatisticsOptions options;
+  JobRows rows;
+  ChunkPlan::Rules rules;
+  JobProvenance provenance;
+  ASSIGN_OR_RETURN(Json json,
+                   model::ParseJson(specification, "the job's specification"));
+  try {
+    if (json.at("version") != kSpecificationVersion) {
+      return absl::FailedPreconditionError(
+          "the job was submitted to a server of another version");
+    }
+    request.dictionary = json.at("dictionary");
+    request.processing = json.at("folded").get<bool>()
+                             ? model::Processing::kFolded
+                             : model::Processing::kRaw;
+    options = {json.at("latents"),
+               json.at("top_k"),
+               json.at("distinct_rows"),
+               json.at("per_stratum"),
+               {json.at("first_octave"), json.at("octaves"),
+                json.at("log2_per_octave")}};
+    rules.positions = json.at("chunk_tokens");
+    rules.pass_tokens = std::max(rules.pass_tokens, 4 * rules.positions);
+    rules.rows = 4096;
+    rows = JobRows::FromJson(json.at("rows"));
+    json.erase("rows");
+    json.erase("version");
+    provenance.parameters = json.dump();
+  } catch (const Json::exception& error) {
+    return absl::DataLossError(
+        absl::StrCat("the job's specification is damaged: ", error.what()));
+  }
+  // A text may have come from another machine.
+  RETURN_IF_ERROR(CheckSize(options, rules.positions));
+  ASSIGN_OR_RETURN(const Sources sources,
+                   host.open(request.dictionary, {}, context));
+  if (sources.dictionary->manifest().d_sae != options.latents) {
+    return absl::FailedPreconditionError(
+        "the job's dictionary has another size now");
+  }
+  FeaturesRequest one = request;
+  one.prompts = OneToken();
+  ASSIGN_OR_RETURN(const Question question,
+                   AskFeatures(one, sources, host.limits));
+  const Provenance& asked = question.provenance;
+  const storage::Digest identity =
+      storage::Hasher("feature_statistics/1")
+          .AddDigest(question.identity)
+          .AddDigest(asked.model_digest)
+          .AddInt(static_cast<int64_t>(asked.dtype))
+          .AddBytes(specification)
+          .Finish();
+  provenance.model = asked.model;
+  provenance.model_digest = asked.model_digest;
+  provenance.dictionaries = {{request.dictionary, asked.dictionary_digest}};
+  rows.Tell(&provenance);
+  return std::make_unique<StatisticsWork>(std::move(request), std::move(rows),
+                                          rules, options, identity,
+                                          std::move(provenance), host);
+}
+
+const FeatureStatistics& StatisticsOf(const JobWork& work) {
+  return static_cast<const StatisticsWork&>(work).totals();
+}
+
+}  // namespace cupola::engine

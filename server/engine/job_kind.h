@@ -1,0 +1,102 @@
+#ifndef CUPOLA_SERVER_ENGINE_JOB_KIND_H_
+#define CUPOLA_SERVER_ENGINE_JOB_KIND_H_
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/analysis/accumulator.h"
+#include "server/engine/datasets.h"
+#include "server/engine/jacobian_requests.h"
+#include "server/engine/job_rows.h"
+#include "server/engine/job_work.h"
+#include "server/engine/jobs.h"
+#include "server/engine/question.h"
+
+// What kinds of jobs are made of. A kind is one file pair (accumulate_jacobian,
+// feature_statistics_job) of a plain request and
+//
+//   Specify(request, host, context)   its specification, self-contained text,
+//                                     every value checked
+//   Make(text, host, context)         the work that the text says
+//   Query(work, request, limits)      what is asked of the result
+//
+// and one line in Engine::Impl::StartJobs.
+
+namespace cupola::engine {
+
+// The engine as jobs see it: each call asks one thing and waits for the answer.
+// Not for the engine's front threads.
+struct JobHost {
+  Limits limits;
+  Datasets* datasets = nullptr;
+  // A dictionary, and others beside it.
+  std::function<absl::StatusOr<Sources>(const std::string& dictionary,
+                                        const std::vector<std::string>& others,
+                                        const RequestContext&)>
+      open;
+  std::function<absl::StatusOr<JacobianAnswer>(const JacobianRequest&,
+                                               const RequestContext&)>
+      jacobian;
+  std::function<absl::StatusOr<FeaturesAnswer>(const FeaturesRequest&,
+                                               const RequestContext&)>
+      features;
+};
+
+// Work that goes over rows and keeps one accumulator. A kind adds RunChunk.
+template <analysis::Accumulator A>
+class AccumulatingWork : public JobWork {
+ public:
+  // A maker checks A's size before it makes one.
+  AccumulatingWork(JobRows rows, const ChunkPlan::Rules& rules,
+                   const Datasets* datasets, const storage::Digest& identity,
+                   JobProvenance provenance, A zero)
+      : rows_(std::move(rows)),
+        rules_(rules),
+        datasets_(datasets),
+        identity_(identity),
+        provenance_(std::move(provenance)),
+        totals_(std::move(zero)) {}
+
+  uint32_t version() const override { return A::kVersion; }
+  storage::Digest identity() const override { return identity_; }
+  JobProvenance provenance() const override { return provenance_; }
+  absl::Status Begin() override {
+    if (plan_.has_value()) return absl::OkStatus();
+    const absl::Status opened = rows_.Open(datasets_);
+    if (opened.ok()) plan_.emplace(&rows_, rules_);
+    return opened;
+  }
+  int64_t chunks() const override { return plan_->chunks(); }
+  int64_t tokens(int64_t chunk) const override {
+    return plan_->positions(chunk);
+  }
+  absl::Status Save(storage::StateWriter* state) const override {
+    return totals_.Save(state);
+  }
+  absl::Status Restore(storage::StateReader* state) override {
+    return totals_.Restore(state);
+  }
+  absl::Status Merge(const JobWork& later) override {
+    return totals_.Merge(
+        static_cast<const AccumulatingWork<A>&>(later).totals_);
+  }
+  const A& totals() const { return totals_; }
+
+ protected:
+  JobRows rows_;
+  const ChunkPlan::Rules rules_;
+  const Datasets* const datasets_;
+  const storage::Digest identity_;
+  const JobProvenance provenance_;
+  std::optional<ChunkPlan> plan_;  // once begun
+  A totals_;
+};
+
+}  // namespace cupola::engine
+
+#endif  // CUPOLA_SERVER_ENGINE_JOB_KIND_H_

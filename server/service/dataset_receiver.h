@@ -1,0 +1,28 @@
+#ifndef CUPOLA_SERVER_SERVICE_DATASET_RECEIVER_H_
+#define CUPOLA_SERVER_SERVICE_DATASET_RECEIVER_H_
+
+#include <memory>
+
+#include "server/engine/datasets.h"
+#include "server/service/upload_stream.h"
+
+namespace cupola::service {
+
+// Makes a dataset of the messages of Datasets.Upload.
+class DatasetReceiver final : public UploadReceiver {
+ public:
+  // `datasets` outlives this.
+  explicit DatasetReceiver(engine::Datasets* datasets) : datasets_(datasets) {}
+
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> Take(
+      const grpc::ByteBuffer& message) override;
+  void Finish(const engine::RequestContext& context, Done done) override;
+
+ private:
+  engine::Datasets* const datasets_;
+  std::unique_ptr<engine::Datasets::Upload> upload_;
+};
+
+}  // namespace cupola::service
+
+#endif  // CUPOLA_SERVER_SERVICE_DATASET_RECEIVER_H_
