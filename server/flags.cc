@@ -203,6 +203,10 @@ std::vector<FlagSpec> Specs(Flags* f) {
        "unless "
        "the request that waits cannot; 1",
        Number(&f->min_residency_seconds, 0, 86400)},
+      {"host_memory", "SIZE",
+       "page-locked copies of dictionaries on GPUs, so that evicted ones come "
+       "back without the disk; 8G; 0: none",
+       Size(&f->host_memory)},
       {"model_root", "DIR",
        "refuse catalog paths outside this folder; where clients may register "
        "models and dictionaries",
@@ -212,6 +216,9 @@ std::vector<FlagSpec> Specs(Flags* f) {
        Text(&f->upload_dir)},
       {"upload_bytes", "SIZE", "all uploaded dictionaries together; 10G",
        Size(&f->upload_bytes)},
+      {"upload_idle_seconds", "N",
+       "an upload that sends nothing for so long ends; 60",
+       Number(&f->upload_idle_seconds, 1, 86400)},
       {"threads", "N", "computing threads of the CPU; 0: one per core",
        Number(&f->threads, 0, 4096)},
       {"batch_tokens", "N", "a device batch's budget of tokens; 4096",

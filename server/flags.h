@@ -35,9 +35,11 @@ struct Flags {
   std::string device = "auto";
   int64_t device_memory = 0;
   int64_t min_residency_seconds = 1;
+  int64_t host_memory = 8LL << 30;
   std::string model_root;
   std::string upload_dir;
   int64_t upload_bytes = 10LL << 30;
+  int64_t upload_idle_seconds = 60;
   int64_t batch_tokens = 4096;
   int64_t product_bytes = 2LL << 30;
   int64_t max_tokens_per_request = 1 << 18;

@@ -55,6 +55,7 @@ engine::EngineOptions ToEngineOptions(const Flags& flags,
   options.device = flags.device;
   options.device_memory = flags.device_memory;
   options.min_residency = absl::Seconds(flags.min_residency_seconds);
+  options.host_memory = flags.host_memory;
   options.cache.directory = flags.cache_dir;
   options.cache.capacity_bytes = flags.cache_bytes;
   options.cache.memory_bytes = flags.cache_memory_bytes;
@@ -66,6 +67,7 @@ engine::EngineOptions ToEngineOptions(const Flags& flags,
   options.product_bytes = flags.product_bytes;
   options.front_threads = static_cast<int>(flags.front_threads);
   options.self_check = flags.self_check;
+  options.hold_jobs = true;
   options.job_checkpoint = absl::Seconds(flags.job_checkpoint_seconds);
   const auto keep = [](int64_t hours) {
     return hours > 0 ? absl::Hours(hours) : absl::InfiniteDuration();
@@ -83,14 +85,17 @@ service::RegistryOptions ToRegistryOptions(const Flags& flags) {
   options.model_root = flags.model_root;
   options.upload_directory = flags.upload_dir;
   options.upload_bytes = flags.upload_bytes;
+  options.upload_idle = absl::Seconds(flags.upload_idle_seconds);
   if (!flags.cache_dir.empty()) {
     // Among what is no cache (Engine::Impl::StateDirectory).
     options.state_directory =
         absl::StrCat(flags.cache_dir, "/state/registered");
     if (options.upload_directory.empty()) {
-      options.upload_directory =
-          absl::StrCat(flags.cache_dir, "/state/uploads");
+      options.upload_directory = absl::StrCat(flags.cache_dir, "/state");
     }
+  } else if (!flags.upload_dir.empty()) {
+    options.state_directory =
+        absl::StrCat(flags.upload_dir, "/cupola-registered");
   }
   return options;
 }
@@ -199,8 +204,9 @@ int Serve(const Flags& flags) {
       engine::Engine::Create(ToEngineOptions(flags, *catalog), &metrics);
   if (!engine.ok()) return Complain(engine.status(), kFailed);
   LogCache(**engine);
-  const auto registry = service::Registry::Open(
-      ToRegistryOptions(flags), *std::move(catalog), engine->get());
+  service::Registry registry(ToRegistryOptions(flags), *std::move(catalog),
+                             engine->get());
+  (*engine)->jobs().Begin();  // they may name what was registered
   metrics.SetGauges([engine = engine->get()] {
     const engine::QueueDepths depths = engine->QueueDepth();
     return service::Gauges{depths.interactive, depths.bulk,
@@ -227,7 +233,7 @@ int Serve(const Flags& flags) {
   options.reflection = flags.reflection;
   options.version = CUPOLA_VERSION;
   options.torch_version = TORCH_VERSION;
-  options.registry = registry.get();
+  options.registry = &registry;
   auto server = service::Server::Start(options, engine->get(), &metrics);
   if (!server.ok()) return Complain(server.status(), kFailed);
 
@@ -270,7 +276,7 @@ int Serve(const Flags& flags) {
     const auto signal =
         signals.Wait(ready ? absl::Hours(1) : absl::Milliseconds(20));
     ended = signal == Signals::Which::kEnd;
-    if (signal == Signals::Which::kReload) Reload(*registry);
+    if (signal == Signals::Which::kReload) Reload(registry);
   }
 
   signals.Release();

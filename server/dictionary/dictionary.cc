@@ -50,9 +50,20 @@ absl::StatusOr<std::shared_ptr<const Dictionary>> Dictionary::Load(
           return absl::InvalidArgumentError(
               "only a pair has an output dictionary");
         }
-        ASSIGN_OR_RETURN(Weights weights, LoadWeights(*source, half, device));
+        ASSIGN_OR_RETURN(HostWeights host, ReadWeights(*source, half));
+        return LoadFrom(std::move(host), std::move(source), half, device);
+      });
+}
+
+absl::StatusOr<std::shared_ptr<const Dictionary>> Dictionary::LoadFrom(
+    HostWeights host, std::shared_ptr<const DictionarySource> source, Half half,
+    at::Device device) {
+  return model::CatchTorch(
+      "loading a dictionary",
+      [&]() -> absl::StatusOr<std::shared_ptr<const Dictionary>> {
         std::shared_ptr<Dictionary> dictionary(new Dictionary);
-        dictionary->loaded_ = std::make_unique<Loaded>(std::move(weights));
+        dictionary->loaded_ = std::make_unique<Loaded>(
+            PlaceWeights(std::move(host), source->manifest(), device));
         dictionary->source_ = std::move(source);
         dictionary->half_ = half;
         dictionary->device_ = device;

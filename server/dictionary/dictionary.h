@@ -12,7 +12,8 @@
 
 namespace cupola::dictionary {
 
-struct Weights;  // server/dictionary/weights.h
+struct Weights;      // server/dictionary/weights.h
+struct HostWeights;  // the same
 
 // One encoder and decoder on a device. Rows are float32 at the border; inside,
 // the encoder computes in the manifest's dtype. Equations: SAELens' (encoder.h,
@@ -30,6 +31,11 @@ class Dictionary {
   static absl::StatusOr<std::shared_ptr<const Dictionary>> Load(
       std::shared_ptr<const DictionarySource> source, Half half,
       at::Device device);
+  // The same from what was read before, by ReadWeights of the same source and
+  // half.
+  static absl::StatusOr<std::shared_ptr<const Dictionary>> LoadFrom(
+      HostWeights host, std::shared_ptr<const DictionarySource> source,
+      Half half, at::Device device);
   ~Dictionary();
 
   // x: [rows, d_in] (hook_z already flattened head-major), any float dtype, on

@@ -105,63 +105,107 @@ absl::StatusOr<at::Tensor> Loader::PerLatent(const char* name,
   return vector;
 }
 
-absl::Status LoadEncoder(const Loader& loader, const Manifest& manifest,
-                         at::Device device, Weights* weights) {
-  at::Tensor b_enc;
+absl::Status ReadEncoder(const Loader& loader, const Manifest& manifest,
+                         HostWeights* host) {
   if (manifest.architecture == Architecture::kGated) {
-    ASSIGN_OR_RETURN(at::Tensor b_gate, loader.PerLatent("b_gate", true));
-    ASSIGN_OR_RETURN(at::Tensor b_mag, loader.PerLatent("b_mag", true));
+    ASSIGN_OR_RETURN(host->b_gate, loader.PerLatent("b_gate", true));
+    ASSIGN_OR_RETURN(host->b_mag, loader.PerLatent("b_mag", true));
     ASSIGN_OR_RETURN(at::Tensor r_mag, loader.PerLatent("r_mag", false));
-    weights->b_gate = b_gate.to(device);
-    weights->b_mag = b_mag.to(device);
-    weights->mag_scale = r_mag.exp_().to(device);
+    host->mag_scale = r_mag.exp_();
   } else {
-    ASSIGN_OR_RETURN(b_enc, loader.PerLatent("b_enc", true));
+    ASSIGN_OR_RETURN(host->b_enc, loader.PerLatent("b_enc", true));
   }
   if (manifest.architecture == Architecture::kJumpRelu) {
-    ASSIGN_OR_RETURN(at::Tensor threshold, loader.PerLatent("threshold", true));
-    weights->threshold = threshold.to(device);
+    ASSIGN_OR_RETURN(host->threshold, loader.PerLatent("threshold", true));
   }
   ASSIGN_OR_RETURN(at::Tensor W_enc, loader.Encoder());
   // Transposed here, so that the original is gone before the packing.
-  at::Tensor transposed = W_enc.t().to(manifest.dtype).contiguous();
-  W_enc.reset();
-  weights->encoder =
-      model::Linear::Create(transposed.t(), b_enc, manifest.dtype, device,
-                            model::Precision::kReduced);
+  host->W_enc = W_enc.t().to(manifest.dtype).contiguous();
   return absl::OkStatus();
+}
+
+// Every tensor that may be there.
+template <typename Host, typename Visit>
+void ForEachTensor(Host& host, Visit visit) {
+  for (auto* t :
+       {&host.W_enc, &host.b_enc, &host.W_dec, &host.b_dec, &host.threshold,
+        &host.b_gate, &host.b_mag, &host.mag_scale, &host.W_skip}) {
+    if (t->defined()) visit(*t);
+  }
+}
+
+at::Tensor To(const at::Tensor& tensor, at::Device device) {
+  // Of page-locked memory a copy need not be waited for: what uses it comes
+  // later on the same stream, and the memory stays as long as the tensor.
+  return tensor.defined() ? tensor.to(device, /*non_blocking=*/true) : tensor;
 }
 
 }  // namespace
 
-absl::StatusOr<Weights> LoadWeights(const DictionarySource& source, Half half,
-                                    at::Device device) {
+int64_t HostWeights::Bytes() const {
+  int64_t bytes = 0;
+  ForEachTensor(*this, [&bytes](const at::Tensor& tensor) {
+    bytes += static_cast<int64_t>(tensor.nbytes());
+  });
+  return bytes;
+}
+
+HostWeights HostWeights::Pinned() const {
+  HostWeights pinned = *this;
+  ForEachTensor(pinned,
+                [](at::Tensor& tensor) { tensor = tensor.pin_memory(); });
+  return pinned;
+}
+
+absl::StatusOr<HostWeights> ReadWeights(const DictionarySource& source,
+                                        Half half) {
   const Manifest& manifest = source.manifest();
   const bool pursuit = manifest.architecture == Architecture::kMatchingPursuit;
   Loader loader(source, half);
   RETURN_IF_ERROR(loader.Prepare());
 
-  Weights weights;
-  if (!pursuit) {
-    RETURN_IF_ERROR(LoadEncoder(loader, manifest, device, &weights));
-  }
+  HostWeights host;
+  if (!pursuit) RETURN_IF_ERROR(ReadEncoder(loader, manifest, &host));
   ASSIGN_OR_RETURN(at::Tensor W_dec, loader.Decoder());
-  weights.W_dec = W_dec.to(device, manifest.dtype).contiguous();
-  W_dec.reset();
+  host.W_dec = W_dec.to(manifest.dtype).contiguous();
+  if (pursuit) {
+    host.residual_threshold = manifest.residual_threshold / loader.factor();
+  }
+  ASSIGN_OR_RETURN(host.b_dec, loader.DecoderBias());
+  if (manifest.skip) {
+    ASSIGN_OR_RETURN(
+        host.W_skip,
+        ReadFinite(source.tensors(), source.TensorName("W_skip", half)));
+  }
+  return host;
+}
+
+Weights PlaceWeights(HostWeights host, const Manifest& manifest,
+                     at::Device device) {
+  Weights weights;
+  weights.threshold = To(host.threshold, device);
+  weights.b_gate = To(host.b_gate, device);
+  weights.b_mag = To(host.b_mag, device);
+  weights.mag_scale = To(host.mag_scale, device);
+  const bool pursuit = manifest.architecture == Architecture::kMatchingPursuit;
+  if (!pursuit) {
+    weights.encoder =
+        model::Linear::Create(host.W_enc.t(), host.b_enc, manifest.dtype,
+                              device, model::Precision::kReduced);
+    host.W_enc.reset();
+  }
+  weights.W_dec = To(host.W_dec, device);
   if (pursuit) {
     weights.encoder = model::Linear::Shared(weights.W_dec, {});
-    weights.residual_threshold = manifest.residual_threshold / loader.factor();
+    weights.residual_threshold = host.residual_threshold;
   }
-  ASSIGN_OR_RETURN(at::Tensor b_dec, loader.DecoderBias());
-  b_dec = b_dec.to(device);
+  const at::Tensor b_dec = To(host.b_dec, device);
   if (manifest.apply_b_dec_to_input) weights.b_in = b_dec;
   // Matching pursuit adds b_dec only where it was subtracted.
   if (!pursuit || manifest.apply_b_dec_to_input) weights.b_dec = b_dec;
   if (manifest.skip) {
-    ASSIGN_OR_RETURN(
-        at::Tensor W_skip,
-        ReadFinite(source.tensors(), source.TensorName("W_skip", half)));
-    weights.skip = model::Linear::Create(W_skip.t(), {}, at::kFloat, device);
+    weights.skip =
+        model::Linear::Create(host.W_skip.t(), {}, at::kFloat, device);
   }
   return weights;
 }

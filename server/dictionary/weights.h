@@ -40,11 +40,31 @@ struct Weights {
   int64_t Bytes() const;
 };
 
+// The same numbers on the host, as PlaceWeights takes them to a device. Tensors
+// that an architecture does not have are undefined.
+struct HostWeights {
+  at::Tensor W_enc;  // [d_sae, d_in], the manifest's dtype
+  at::Tensor b_enc;  // float32 [d_sae]
+  at::Tensor W_dec;  // [d_sae, d_out], the manifest's dtype
+  at::Tensor b_dec;  // float32 [d_out]
+  at::Tensor threshold, b_gate, b_mag, mag_scale;  // float32 [d_sae]
+  at::Tensor W_skip;                               // float32 [d_out, d_in]
+  double residual_threshold = 0;
+
+  int64_t Bytes() const;
+  // A copy in page-locked memory, from where a GPU reads fastest.
+  HostWeights Pinned() const;
+};
+
 // INVALID_ARGUMENT: values that are not finite, or a scaling_factor tensor that
 // the configuration does not announce. DATA_LOSS. At most one matrix more than
 // the result is held on the way.
-absl::StatusOr<Weights> LoadWeights(const DictionarySource& source, Half half,
-                                    at::Device device);
+absl::StatusOr<HostWeights> ReadWeights(const DictionarySource& source,
+                                        Half half);
+// Where the host is the device, what need not be changed is shared with `host`.
+// At most one matrix more than the result is held on the way.
+Weights PlaceWeights(HostWeights host, const Manifest& manifest,
+                     at::Device device);
 
 }  // namespace cupola::dictionary
 

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/analysis/tensor_io.h"
+#include "server/engine/file_stamp.h"
 #include "server/model/resident_bound.h"
 #include "server/model/status_macros.h"
 
@@ -17,24 +18,33 @@ std::string DictionaryTitle(const std::string& name) {
   return absl::StrCat("dictionary \"", name, "\"");
 }
 
-}  // namespace
-
-Catalog::Catalog(const CatalogOptions& options, Observer* observer)
-    : options_(options),
-      observer_(observer),
-      entries_(std::make_shared<const Entries>()),
-      room_(&mu_, ledger_, options.device_memory, options.min_residency, this) {
+// Whether an entry of that name is there and can be served.
+absl::Status CheckWhole(const Entries& entries, const std::string& name) {
+  const auto model = entries.models.find(name);
+  const auto dictionary = entries.dictionaries.find(name);
+  absl::Status broken;
+  if (model != entries.models.end()) broken = model->second->broken;
+  if (dictionary != entries.dictionaries.end()) {
+    broken.Update(dictionary->second->broken);
+  }
+  return broken.ok() ? broken : absl::InvalidArgumentError(broken.message());
 }
 
-absl::StatusOr<std::unique_ptr<Catalog>> Catalog::Create(
-    const CatalogSpec& spec, const CatalogOptions& options,
-    Observer* observer) {
-  ASSIGN_OR_RETURN(EntriesPtr entries,
-                   MakeEntries(spec, Entries{}, options.devices));
-  std::unique_ptr<Catalog> catalog(new Catalog(options, observer));
-  absl::MutexLock lock(&catalog->mu_);
-  catalog->entries_ = std::move(entries);
-  return catalog;
+}  // namespace
+
+Catalog::Catalog(const CatalogSpec& spec, const CatalogOptions& options,
+                 Observer* observer)
+    : options_(options),
+      observer_(observer),
+      entries_(MakeEntries(spec, Entries{}, options.devices)),
+      room_(&mu_, ledger_, options.device_memory, options.min_residency, this) {
+  for (const std::string& device : options_.devices.all) {
+    const auto take = [this, device](int64_t bytes) {
+      return ledger_->TakeWithin(device, bytes, options_.device_memory);
+    };
+    bridges_[device] =
+        std::make_shared<analysis::BridgeCache>(options_.product_bytes, take);
+  }
 }
 
 EntriesPtr Catalog::entries() const {
@@ -42,11 +52,12 @@ EntriesPtr Catalog::entries() const {
   return entries_;
 }
 
-absl::StatusOr<Catalog::Change> Catalog::Set(const CatalogSpec& spec) {
+absl::StatusOr<Catalog::Change> Catalog::Set(const CatalogSpec& spec,
+                                             const std::string& whole) {
   std::vector<std::shared_ptr<const void>> dropped;  // freed without the lock
   absl::MutexLock lock(&mu_);
-  ASSIGN_OR_RETURN(EntriesPtr now,
-                   MakeEntries(spec, *entries_, options_.devices));
+  const EntriesPtr now = MakeEntries(spec, *entries_, options_.devices);
+  RETURN_IF_ERROR(CheckWhole(*now, whole));
   const Change change = {std::exchange(entries_, now), now};
   const auto leave = [&](const auto& before, const auto& after,
                          const char* kind) {
@@ -82,6 +93,26 @@ void Catalog::Place(ModelEntry& entry, const model::ModelSource& source) {
   entry.device = devices[ChooseDevice(rooms, bytes(source, devices.front()))];
 }
 
+template <typename Source, typename Entry, typename Open>
+absl::StatusOr<Source> Catalog::OpenUnchanged(Entry& entry, Open open) {
+  const model::ReadMonitor::Scope watched(entry.monitor.get(), &ends_);
+  const std::string stamp = FileStamp(entry.spec.path);
+  absl::StatusOr<Source> source = open();
+  if (!source.ok()) return source;
+  RETURN_IF_ERROR(CheckStamp(entry.spec.path, stamp));
+  absl::MutexLock lock(&mu_);
+  entry.stamp = stamp;
+  return source;
+}
+
+template <typename Entry>
+std::function<void(absl::Duration)> Catalog::CountOpened(
+    std::shared_ptr<Entry> entry) {
+  return [entry](absl::Duration took) {
+    entry->load_seconds += absl::ToDoubleSeconds(took);
+  };
+}
+
 void Catalog::AcquireModelSource(const EntriesPtr& entries,
                                  const std::string& name,
                                  const RequestContext& context,
@@ -91,21 +122,19 @@ void Catalog::AcquireModelSource(const EntriesPtr& entries,
     return done(UnknownModel(*entries, name));
   }
   const std::shared_ptr<ModelEntry> entry = found->second;
+  if (!entry->broken.ok()) return done(entry->broken);
   const auto open = [this, entry]() -> absl::StatusOr<ModelSourcePtr> {
-    const model::ReadMonitor::Scope watched(entry->monitor.get());
-    ASSIGN_OR_RETURN(ModelSourcePtr source,
-                     model::ModelSource::Open(entry->spec.path));
+    const auto source = OpenUnchanged<ModelSourcePtr>(*entry, [&entry] {
+      return model::ModelSource::Open(entry->spec.path);
+    });
+    if (!source.ok()) return source;
     absl::MutexLock lock(&mu_);
-    Place(*entry, *source);
+    Place(*entry, **source);
     return source;
   };
-  const auto opened = [this, entry](absl::Duration took) {
-    absl::MutexLock lock(&mu_);
-    entry->load_seconds += absl::ToDoubleSeconds(took);
-  };
   loader_.Acquire<ModelSourcePtr>(entry->source,
-                                  {ModelTitle(name), open, opened}, context,
-                                  std::move(done));
+                                  {ModelTitle(name), open, CountOpened(entry)},
+                                  context, std::move(done));
 }
 
 void Catalog::AcquireDictionarySource(const EntriesPtr& entries,
@@ -117,25 +146,25 @@ void Catalog::AcquireDictionarySource(const EntriesPtr& entries,
     return done(UnknownDictionary(*entries, name));
   }
   const std::shared_ptr<DictionaryEntry> entry = found->second;
-  const auto opened = [this, entry](absl::Duration took) {
-    absl::MutexLock lock(&mu_);
-    entry->load_seconds += absl::ToDoubleSeconds(took);
-  };
+  if (!entry->broken.ok()) return done(entry->broken);
   const auto with_model = [=, this, done = std::move(done)](
                               absl::StatusOr<ModelSourcePtr> model) mutable {
     // A model's failure is its dictionaries'; a request's end is its own.
     if (!model.ok() && !absl::IsFailedPrecondition(model.status())) {
       return done(model.status());
     }
-    const auto open = [entry, model]() -> absl::StatusOr<DictionarySourcePtr> {
+    const auto open = [this, entry,
+                       model]() -> absl::StatusOr<DictionarySourcePtr> {
       if (!model.ok()) return model.status();
-      const model::ReadMonitor::Scope watched(entry->monitor.get());
-      return dictionary::DictionarySource::Open(
-          entry->spec.path, entry->spec.overrides, (*model)->config());
+      return OpenUnchanged<DictionarySourcePtr>(*entry, [&] {
+        return dictionary::DictionarySource::Open(
+            entry->spec.path, entry->spec.overrides, (*model)->config());
+      });
     };
     loader_.Acquire<DictionarySourcePtr>(
-        entry->source, {DictionaryTitle(entry->spec.name), open, opened},
-        context, std::move(done));
+        entry->source,
+        {DictionaryTitle(entry->spec.name), open, CountOpened(entry)}, context,
+        std::move(done));
   };
   AcquireModelSource(entries, entry->spec.model, context, with_model);
 }
@@ -153,26 +182,26 @@ absl::Status Catalog::Unload(const std::string& name) {
   if (!is_model && dictionary == entries_->dictionaries.end()) {
     return UnknownEntry(*entries_, name);
   }
-  if ((is_model ? StateOf(*model->second) : StateOf(*dictionary->second)) ==
-      State::kLoading) {
+  std::vector<DictionaryEntry*> dictionaries;
+  if (!is_model) dictionaries = {dictionary->second.get()};
+  for (const auto& [other, entry] : entries_->dictionaries) {
+    if (is_model && entry->model == model->second) {
+      dictionaries.push_back(entry.get());
+    }
+  }
+  bool loading = is_model && IsLoading(*model->second);
+  for (const auto* entry : dictionaries) loading |= IsLoading(*entry);
+  if (loading) {
     return absl::FailedPreconditionError(absl::StrCat(
         "\"", name, "\" is loading; unload it when it is resident"));
   }
-  if (!is_model) {
-    drop(*dictionary->second, "dictionary");
-    return absl::OkStatus();
-  }
-  drop(*model->second, "model");
-  for (const auto& [other, entry] : entries_->dictionaries) {
-    if (entry->model == model->second) drop(*entry, "dictionary");
-  }
+  if (is_model) drop(*model->second, "model");
+  for (auto* entry : dictionaries) drop(*entry, "dictionary");
   return absl::OkStatus();
 }
 
 void Catalog::Stop() {
-  const EntriesPtr all = entries();
-  for (const auto& [name, entry] : all->models) entry->monitor->Stop();
-  for (const auto& [name, entry] : all->dictionaries) entry->monitor->Stop();
+  ends_ = true;
   room_.Stop();
   loader_.Stop();
 }

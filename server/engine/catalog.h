@@ -1,7 +1,9 @@
 #ifndef CUPOLA_SERVER_ENGINE_CATALOG_H_
 #define CUPOLA_SERVER_ENGINE_CATALOG_H_
 
+#include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,11 +13,13 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/analysis/bridge_cache.h"
 #include "server/dictionary/dictionary.h"
 #include "server/engine/catalog_entry.h"
 #include "server/engine/catalog_types.h"
 #include "server/engine/dictionary_name.h"
 #include "server/engine/entries.h"
+#include "server/engine/host_copies.h"
 #include "server/engine/loader.h"
 #include "server/engine/memory_ledger.h"
 #include "server/engine/observer.h"
@@ -29,6 +33,8 @@ struct CatalogOptions {
   Devices devices;
   int64_t device_memory = 0;     // weights on each of them; 0: no limit
   absl::Duration min_residency;  // see residency_policy.h
+  int64_t product_bytes = 0;     // of these for bridges(), at most
+  int64_t host_memory = 0;       // see host_copies.h
 };
 
 // The weights that a request needs, and those that it has been given: it holds
@@ -67,18 +73,17 @@ class Catalog : private RoomQueue::Slots {
   template <typename T>
   using Done = std::function<void(absl::StatusOr<T>)>;
 
-  // Errors are MakeEntries'.
-  static absl::StatusOr<std::unique_ptr<Catalog>> Create(
-      const CatalogSpec& spec, const CatalogOptions& options,
-      Observer* observer);
+  Catalog(const CatalogSpec& spec, const CatalogOptions& options,
+          Observer* observer);
 
   EntriesPtr entries() const;
   // Other entries from now on (see MakeEntries); those that leave drop their
-  // weights.
+  // weights. INVALID_ARGUMENT, and the old ones stay: the entry `whole` (empty:
+  // none) would be broken.
   struct Change {
     EntriesPtr before, now;
   };
-  absl::StatusOr<Change> Set(const CatalogSpec& spec);
+  absl::StatusOr<Change> Set(const CatalogSpec& spec, const std::string& whole);
 
   void AcquireModelSource(const EntriesPtr& entries, const std::string& name,
                           const RequestContext&, Done<ModelSourcePtr> done);
@@ -96,7 +101,7 @@ class Catalog : private RoomQueue::Slots {
             std::optional<model::Processing> processing, bool evicts,
             const RequestContext&, Done<std::string> done);
   // Drops the weights (of a model: its dictionaries' too). FAILED_PRECONDITION
-  // while the entry loads.
+  // while any of them loads.
   absl::Status Unload(const std::string& name);
   // Of the dictionary with this digest, if it still is the entry's.
   void SetMeasured(const std::string& dictionary, const storage::Digest& digest,
@@ -115,6 +120,12 @@ class Catalog : private RoomQueue::Slots {
     return options_.devices.all;
   }
   std::vector<WeightMemory> Memory() const;
+  // Constants of questions between dictionaries, kept on a device beside the
+  // weights: they are dropped for weights like any others.
+  const std::shared_ptr<analysis::BridgeCache>& bridges(
+      const std::string& device) const {
+    return bridges_.at(device);
+  }
 
   // Tells everybody who waits UNAVAILABLE and ends the load that runs, which
   // fails. Nothing loads any more.
@@ -122,7 +133,6 @@ class Catalog : private RoomQueue::Slots {
 
  private:
   struct Demanded;
-  Catalog(const CatalogOptions& options, Observer* observer);
   void OpenWanted(const EntriesPtr& entries, const WantedWeights& wanted,
                   const RequestContext& context,
                   std::function<void(absl::Status)> done);
@@ -148,6 +158,11 @@ class Catalog : private RoomQueue::Slots {
   template <typename Entry>
   std::function<void(absl::Duration)> CountLoaded(std::shared_ptr<Entry> entry,
                                                   const char* kind);
+  // How a source is opened, of files that do not change meanwhile.
+  template <typename Source, typename Entry, typename Open>
+  absl::StatusOr<Source> OpenUnchanged(Entry& entry, Open open);
+  template <typename Entry>
+  std::function<void(absl::Duration)> CountOpened(std::shared_ptr<Entry> entry);
 
   std::vector<Held> HeldOn(const std::string& device) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -158,6 +173,10 @@ class Catalog : private RoomQueue::Slots {
   Observer* const observer_;
   const std::shared_ptr<MemoryLedger> ledger_ =
       std::make_shared<MemoryLedger>();
+  // By device; the caches never change.
+  std::map<std::string, std::shared_ptr<analysis::BridgeCache>> bridges_;
+  HostCopies host_copies_{options_.host_memory};
+  std::atomic<bool> ends_{false};  // no file is read any more
   mutable absl::Mutex mu_;
   EntriesPtr entries_ ABSL_GUARDED_BY(mu_);
   Loader loader_{&mu_};  // its loads use everything above

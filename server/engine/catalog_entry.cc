@@ -10,18 +10,28 @@ namespace {
 // The first failure among an entry's slots.
 template <typename Entry>
 absl::Status FailureOf(const Entry& entry) {
-  absl::Status status = entry.source.status();
+  absl::Status status = entry.broken;
+  status.Update(entry.source.status());
   for (const auto& [which, slot] : entry.weights) status.Update(slot.status());
   return status;
 }
+
+}  // namespace
+
+template <typename Entry>
+bool IsLoading(const Entry& entry) {
+  bool loading = entry.source.loading();
+  for (const auto& [which, slot] : entry.weights) loading |= slot.loading();
+  return loading;
+}
+
+namespace {
 
 // How much of its files the load that runs has read; 0: none runs. The files
 // are read to be hashed and to be loaded, some tensors twice.
 template <typename Entry>
 double LoadProgress(const Entry& entry) {
-  bool loading = entry.source.loading();
-  for (const auto& [which, slot] : entry.weights) loading |= slot.loading();
-  if (!loading || !entry.source.ready()) return 0;
+  if (!IsLoading(entry) || !entry.source.ready()) return 0;
   int64_t bytes = 0;
   for (const auto& [name, extent] : entry.source.value()->tensors().tensors()) {
     bytes += static_cast<int64_t>(extent.bytes);
@@ -34,13 +44,10 @@ double LoadProgress(const Entry& entry) {
 
 template <typename Entry>
 State StateOf(const Entry& entry) {
-  bool loading = entry.source.loading(), resident = false;
-  for (const auto& [which, slot] : entry.weights) {
-    loading |= slot.loading();
-    resident |= slot.ready();
-  }
+  bool resident = false;
+  for (const auto& [which, slot] : entry.weights) resident |= slot.ready();
   if (resident) return State::kResident;
-  if (loading) return State::kLoading;
+  if (IsLoading(entry)) return State::kLoading;
   if (!FailureOf(entry).ok()) return State::kFailed;
   return entry.was_resident ? State::kEvicted : State::kRegistered;
 }
@@ -84,6 +91,8 @@ std::vector<std::shared_ptr<const void>> DropWeights(Entry& entry) {
   return dropped;
 }
 
+template bool IsLoading(const ModelEntry&);
+template bool IsLoading(const DictionaryEntry&);
 template State StateOf(const ModelEntry&);
 template State StateOf(const DictionaryEntry&);
 template int64_t ResidentBytes(const ModelEntry&);

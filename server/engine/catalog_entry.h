@@ -41,7 +41,11 @@ struct ModelEntry {
   ModelSpec spec;
   // Where it computes: what the spec names, else chosen when it is opened.
   std::string device;
+  // FAILED_PRECONDITION: the catalog contradicts itself about it, so that
+  // nothing is ever opened. Never changes.
+  absl::Status broken;
   LoadSlot<ModelSourcePtr> source;
+  std::string stamp;  // of the files that were opened
   std::map<model::Processing, WeightSlot<ModelPtr>> weights;
   bool was_resident = false;
   double load_seconds = 0;
@@ -52,8 +56,10 @@ struct ModelEntry {
 };
 struct DictionaryEntry {
   DictionarySpec spec;
-  std::shared_ptr<ModelEntry> model;
+  std::shared_ptr<ModelEntry> model;  // of a broken entry maybe in no catalog
+  absl::Status broken;                // as a model's
   LoadSlot<DictionarySourcePtr> source;
+  std::string stamp;
   std::map<dictionary::Half, WeightSlot<DictionaryPtr>> weights;
   bool was_resident = false;
   double load_seconds = 0;
@@ -75,6 +81,9 @@ using EntriesPtr = std::shared_ptr<const Entries>;
 // What an entry's slots say together. Entry: ModelEntry or DictionaryEntry.
 template <typename Entry>
 State StateOf(const Entry& entry);
+// Whether any part of it is being opened or loaded.
+template <typename Entry>
+bool IsLoading(const Entry& entry);
 template <typename Entry>
 int64_t ResidentBytes(const Entry& entry);
 // Makes slots that failed empty, so that the next to ask loads them again.

@@ -25,6 +25,8 @@ struct ModelSpec {
   std::string stamp;
   storage::DType dtype = storage::DType::kFloat32;
   std::string device;  // empty: the server's choice
+  // Not empty: why it cannot be served, whatever its files are.
+  std::string failure;
 };
 
 struct DictionarySpec {
@@ -32,6 +34,7 @@ struct DictionarySpec {
   std::string path;  // absolute
   std::string stamp;
   dictionary::Overrides overrides;
+  std::string failure;  // as a model's
 };
 
 struct CatalogSpec {

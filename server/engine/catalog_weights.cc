@@ -1,4 +1,4 @@
-// The part of the catalog that loads and drops weights.
+// The part of the catalog that loads weights.
 
 #include <algorithm>
 #include <utility>
@@ -19,11 +19,6 @@ namespace {
 
 using dictionary::Half;
 using model::Processing;
-
-std::vector<Half> HalvesOf(const dictionary::Manifest& manifest) {
-  if (manifest.kind == dictionary::Kind::kPair) return {Half::kIn, Half::kOut};
-  return {Half::kIn};
-}
 
 // What weights take: as measured when they were loaded last, else at the most.
 // REQUIRES: the entry's source is there.
@@ -46,16 +41,6 @@ bool Lacks(const WeightSlot<T>& slot) {
   return !slot.ready() && !slot.loading() && !slot.failed();
 }
 
-template <typename T>
-Resident ResidentOf(const WeightSlot<T>& slot) {
-  Resident resident;
-  if (const auto charge = slot.charge.lock()) resident.bytes = charge->bytes();
-  resident.loaded_at = slot.loaded_at;
-  resident.last_use = slot.last_use;
-  resident.in_use = slot.value().use_count() > 1;  // by others than the slot
-  return resident;
-}
-
 bool Has(const Entries& entries, const std::shared_ptr<ModelEntry>& entry) {
   const auto found = entries.models.find(entry->spec.name);
   return found != entries.models.end() && found->second == entry;
@@ -64,17 +49,6 @@ bool Has(const Entries& entries,
          const std::shared_ptr<DictionaryEntry>& entry) {
   const auto found = entries.dictionaries.find(entry->spec.name);
   return found != entries.dictionaries.end() && found->second == entry;
-}
-
-// The digest is that of the files that were opened: others are not loaded
-// under it.
-template <typename Spec>
-absl::Status CheckUnchanged(const Spec& spec) {
-  if (spec.stamp.empty() || FileStamp(spec.path) == spec.stamp) {
-    return absl::OkStatus();
-  }
-  return absl::FailedPreconditionError(
-      "its files have changed since the catalog was read; reload the catalog");
 }
 
 std::string TitleOf(const WantedWeights& wanted) {
@@ -140,14 +114,12 @@ struct Catalog::Demanded {
 template <typename Entry>
 std::function<void(absl::Duration)> Catalog::CountLoaded(
     std::shared_ptr<Entry> entry, const char* kind) {
-  return [this, entry, kind](absl::Duration took) {
-    model::ReturnFreeMemory();
-    std::vector<std::shared_ptr<const void>> dropped;  // freed without the lock
-    absl::MutexLock lock(&mu_);
+  return [this, entry,
+          kind](absl::Duration took) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (!Has(*entries_, entry)) {
       // It has left the catalog meanwhile, so that nobody could evict it. Who
-      // waits for it gets it all the same.
-      dropped = DropWeights(*entry);
+      // waits for it gets it all the same; the loader holds it until then.
+      DropWeights(*entry);
       return;
     }
     entry->was_resident = true;
@@ -164,15 +136,19 @@ Loader::Load<ModelPtr> Catalog::LoadOf(std::shared_ptr<ModelEntry> entry,
   slot.charge = charge;
   entry->load_began = entry->monitor->bytes();
   const auto work = [this, entry, processing, charge, &slot,
-                     device = at::Device(entry->device),
+                     device = at::Device(entry->device), stamp = entry->stamp,
                      source =
                          entry->source.value()]() -> absl::StatusOr<ModelPtr> {
-    RETURN_IF_ERROR(CheckUnchanged(entry->spec));
-    const model::ReadMonitor::Scope watched(entry->monitor.get());
+    // The digest is that of the files that were opened: others are not loaded
+    // under it.
+    RETURN_IF_ERROR(CheckStamp(entry->spec.path, stamp));
+    const model::ReadMonitor::Scope watched(entry->monitor.get(), &ends_);
     absl::StatusOr<ModelPtr> loaded = model::Model::Load(
         source,
         {processing, analysis::ToScalarType(entry->spec.dtype), device});
+    model::ReturnFreeMemory();
     if (!loaded.ok()) return loaded;
+    RETURN_IF_ERROR(CheckStamp(entry->spec.path, stamp));
     const int64_t bytes = (*loaded)->resident_bytes();
     charge->Resize(bytes);
     absl::MutexLock lock(&mu_);
@@ -193,12 +169,16 @@ Loader::Load<DictionaryPtr> Catalog::LoadOf(
   entry->load_began = entry->monitor->bytes();
   const auto work =
       [this, entry, half, charge, &slot, device = at::Device(device),
+       stamp = entry->stamp,
        source = entry->source.value()]() -> absl::StatusOr<DictionaryPtr> {
-    RETURN_IF_ERROR(CheckUnchanged(entry->spec));
-    const model::ReadMonitor::Scope watched(entry->monitor.get());
+    const bool reads = !host_copies_.Has(*source, half);
+    if (reads) RETURN_IF_ERROR(CheckStamp(entry->spec.path, stamp));
+    const model::ReadMonitor::Scope watched(entry->monitor.get(), &ends_);
     absl::StatusOr<DictionaryPtr> loaded =
-        dictionary::Dictionary::Load(source, half, device);
+        host_copies_.Load(source, half, device);
+    model::ReturnFreeMemory();
     if (!loaded.ok()) return loaded;
+    if (reads) RETURN_IF_ERROR(CheckStamp(entry->spec.path, stamp));
     const int64_t bytes = (*loaded)->resident_bytes() +
                           dictionary::KeptColumnBytes(source->manifest());
     charge->Resize(bytes);
@@ -325,108 +305,6 @@ void Catalog::Demand(const EntriesPtr& entries, const WantedWeights& wanted,
     };
   };
   room_.Push(std::move(demand));
-}
-
-void Catalog::Load(const std::string& name,
-                   std::optional<Processing> processing, bool evicts,
-                   const RequestContext& context, Done<std::string> done) {
-  const EntriesPtr all = entries();
-  const auto report =
-      [=, this, done = std::move(done)](absl::StatusOr<std::string> result) {
-        if (absl::IsFailedPrecondition(result.status())) {
-          observer_->OnLoad(name, false, 0);
-        }
-        done(std::move(result));
-      };
-  if (auto found = all->models.find(name); found != all->models.end()) {
-    return LoadModel(all, *found->second, processing, evicts, context, report);
-  }
-  if (auto found = all->dictionaries.find(ParseDictionaryName(name).entry);
-      found != all->dictionaries.end()) {
-    return LoadDictionary(all, *found->second, evicts, context, report);
-  }
-  report(UnknownEntry(*all, name));
-}
-
-void Catalog::LoadModel(const EntriesPtr& entries, ModelEntry& entry,
-                        std::optional<Processing> processing, bool evicts,
-                        const RequestContext& context, Done<std::string> done) {
-  {
-    absl::MutexLock lock(&mu_);
-    ForgetFailures(entry);
-    for (auto& [name, dictionary] : entries->dictionaries) {
-      if (dictionary->model.get() == &entry) ForgetFailures(*dictionary);
-    }
-  }
-  const WantedWeights wanted = {
-      entry.spec.name, processing.value_or(Processing::kRaw), {}};
-  OpenWanted(entries, wanted, context, [=, this](const absl::Status& opened) {
-    if (!opened.ok()) return done(opened);
-    Demand(entries, wanted, evicts, context,
-           [=](const absl::StatusOr<HeldWeights>& held) {
-             if (!held.ok()) return done(held.status());
-             done(wanted.model);
-           });
-  });
-}
-
-void Catalog::LoadDictionary(const EntriesPtr& entries, DictionaryEntry& entry,
-                             bool evicts, const RequestContext& context,
-                             Done<std::string> done) {
-  {
-    absl::MutexLock lock(&mu_);
-    ForgetFailures(*entry.model);
-    ForgetFailures(entry);
-  }
-  const std::string name = entry.spec.name, model = entry.spec.model;
-  AcquireDictionarySource(
-      entries, name, context,
-      [=, this](const absl::StatusOr<DictionarySourcePtr>& source) {
-        if (!source.ok()) return done(source.status());
-        const dictionary::Manifest& manifest = (*source)->manifest();
-        WantedWeights wanted = {model, manifest.processing, {}};
-        for (Half half : HalvesOf(manifest)) {
-          wanted.dictionaries.push_back({name, half});
-        }
-        Demand(entries, wanted, evicts, context,
-               [=](const absl::StatusOr<HeldWeights>& held) {
-                 if (!held.ok()) return done(held.status());
-                 done(name);
-               });
-      });
-}
-
-std::vector<RoomQueue::Slots::Held> Catalog::HeldOn(const std::string& device) {
-  std::vector<Held> held;
-  const auto add = [&held](auto& entry) {
-    for (auto& [which, slot] : entry.weights) {
-      if (slot.ready()) held.push_back({&slot, ResidentOf(slot)});
-    }
-  };
-  for (const auto& [name, entry] : entries_->models) {
-    if (entry->device == device) add(*entry);
-  }
-  for (const auto& [name, entry] : entries_->dictionaries) {
-    if (entry->model->device == device) add(*entry);
-  }
-  return held;
-}
-
-std::shared_ptr<const void> Catalog::Drop(SlotId id) {
-  std::shared_ptr<const void> dropped;
-  const auto drop = [&](auto& entry, const char* kind) {
-    for (auto& [which, slot] : entry.weights) {
-      if (&slot != id) continue;
-      dropped = DropSlot(slot);
-      if (ResidentBytes(entry) == 0) entry.load_seconds = 0;
-      observer_->OnResidentBytes(entry.spec.name, kind, ResidentBytes(entry));
-    }
-  };
-  for (const auto& [name, entry] : entries_->models) drop(*entry, "model");
-  for (const auto& [name, entry] : entries_->dictionaries) {
-    drop(*entry, "dictionary");
-  }
-  return dropped;
 }
 
 }  // namespace cupola::engine

@@ -204,8 +204,9 @@ absl::Status Engine::Unload(const std::string& name) {
   return impl_->catalog_->Unload(name);
 }
 
-absl::Status Engine::SetCatalog(const CatalogSpec& catalog) {
-  return impl_->SetCatalog(catalog);
+absl::Status Engine::SetCatalog(const CatalogSpec& catalog,
+                                const std::string& whole) {
+  return impl_->SetCatalog(catalog, whole);
 }
 
 absl::Status Engine::CheckFiles(const DictionarySpec& spec) const {

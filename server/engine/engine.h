@@ -34,6 +34,8 @@ struct EngineOptions {
   // Weights that each device may hold; 0: no limit. See residency_policy.h.
   int64_t device_memory = 0;
   absl::Duration min_residency = absl::Seconds(1);
+  // Page-locked copies of GPUs' dictionaries; 0: none. See host_copies.h.
+  int64_t host_memory = 8LL << 30;
   // Empty directory: no cache.
   storage::ResultCacheOptions cache;
   int64_t max_queued_prompts = 1 << 16;  // per device; jobs' by themselves
@@ -46,6 +48,9 @@ struct EngineOptions {
   int64_t batch_tokens = 4096;  // a device batch's budget
   // Constants kept between questions about two dictionaries around an MLP.
   int64_t product_bytes = 2LL << 30;
+  // Jobs of an earlier process wait for jobs().Begin(): until the catalog has
+  // all that they name.
+  bool hold_jobs = false;
   // A job saves its state when so much time has gone by.
   absl::Duration job_checkpoint = absl::Seconds(30);
   // Of datasets, and of the states of jobs; and how long they are kept.
@@ -72,9 +77,9 @@ class Engine {
   template <typename Answer>
   using Done = std::function<void(absl::StatusOr<Answer>)>;
 
-  // Starts loading the catalog in the background. Fails only on a contradictory
-  // catalog (duplicate names, unknown models) or an unknown device. `observer`
-  // outlives the engine.
+  // Starts loading the catalog in the background. Fails only on an unknown
+  // device: what the catalog contradicts itself about (duplicate names, unknown
+  // models) is an entry that fails. `observer` outlives the engine.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(
       const EngineOptions& options, Observer* observer);
   ~Engine();  // drains for zero seconds
@@ -141,9 +146,11 @@ class Engine {
   // Serves another catalog. Entries that it says the same of stay as they are,
   // loaded or not; new ones, and those of which it says something else, are
   // opened, and loaded while there is room; the others leave. Requests on their
-  // way end with what they have begun with. INVALID_ARGUMENT: it contradicts
-  // itself, and the old one stays.
-  absl::Status SetCatalog(const CatalogSpec& catalog);
+  // way end with what they have begun with. What the catalog contradicts itself
+  // about fails, and the rest is served; INVALID_ARGUMENT, and the old one
+  // stays, where that is the entry `whole`.
+  absl::Status SetCatalog(const CatalogSpec& catalog,
+                          const std::string& whole = "");
   // Reads a dictionary's files as a load would: INVALID_ARGUMENT with what is
   // certain to fail at every load. Blocks for the disk.
   absl::Status CheckFiles(const DictionarySpec& spec) const;

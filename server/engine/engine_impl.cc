@@ -53,8 +53,9 @@ absl::Status Engine::Impl::Start() {
                    DevicesFor(options_.device, options_.catalog));
   catalog.device_memory = options_.device_memory;
   catalog.min_residency = options_.min_residency;
-  ASSIGN_OR_RETURN(catalog_,
-                   Catalog::Create(options_.catalog, catalog, observer_));
+  catalog.product_bytes = options_.product_bytes;
+  catalog.host_memory = options_.host_memory;
+  catalog_ = std::make_unique<Catalog>(options_.catalog, catalog, observer_);
   if (options_.cache.directory.empty()) {
     cache_disabled_reason_ = "no cache directory was given";
   } else {
@@ -91,11 +92,12 @@ absl::Status Engine::Impl::Start() {
   return absl::OkStatus();
 }
 
-absl::Status Engine::Impl::SetCatalog(const CatalogSpec& spec) {
+absl::Status Engine::Impl::SetCatalog(const CatalogSpec& spec,
+                                      const std::string& whole) {
   if (draining_) {
     return absl::UnavailableError("the server is shutting down");
   }
-  ASSIGN_OR_RETURN(const Catalog::Change change, catalog_->Set(spec));
+  ASSIGN_OR_RETURN(const Catalog::Change change, catalog_->Set(spec, whole));
   LoadNew(*change.before, *change.now);
   return absl::OkStatus();
 }
@@ -162,7 +164,7 @@ void Engine::Impl::OpenModel(const std::string& name,
         sources.device = catalog_->DeviceOf(entry);
         sources.model = *std::move(model);
         sources.dtype = entry.spec.dtype;
-        sources.bridges = bridges_;
+        sources.bridges = catalog_->bridges(sources.device);
         done(std::move(sources));
       };
   catalog_->AcquireModelSource(entries, name, context, opened);

@@ -116,7 +116,7 @@ class Engine::Impl {
                        Done<Answer> done, Body body);
 
   std::string StateDirectory() const;
-  absl::Status SetCatalog(const CatalogSpec& spec);
+  absl::Status SetCatalog(const CatalogSpec& spec, const std::string& whole);
   // Opens the entries that are not among `before`, and loads them while there
   // is room.
   void LoadNew(const Entries& before, const Entries& now);
@@ -131,8 +131,6 @@ class Engine::Impl {
 
   const EngineOptions options_;
   Observer* const observer_;
-  const std::shared_ptr<analysis::BridgeCache> bridges_ =
-      std::make_shared<analysis::BridgeCache>(options_.product_bytes);
   std::string cache_disabled_reason_;
   std::unique_ptr<storage::ResultCache> cache_;
   std::unique_ptr<MeanStore> means_;

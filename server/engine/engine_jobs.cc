@@ -62,6 +62,7 @@ void Engine::Impl::StartJobs() {
   const std::string state = StateDirectory();
   if (!state.empty()) options.directory = absl::StrCat(state, "/jobs");
   options.checkpoint = options_.job_checkpoint;
+  options.held = options_.hold_jobs;
   options.max_bytes = options_.job_bytes;
   options.keep = options_.job_keep;
   const auto add = [&, host = MakeJobHost()](const char* kind, auto* make) {

@@ -1,6 +1,7 @@
 #include "server/engine/entries.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <tuple>
 #include <utility>
@@ -23,84 +24,122 @@ std::string Names(const Map& map) {
 
 bool Same(const ModelSpec& a, const ModelSpec& b) {
   return a.name == b.name && a.path == b.path && a.stamp == b.stamp &&
-         a.dtype == b.dtype && a.device == b.device;
+         a.dtype == b.dtype && a.device == b.device && a.failure == b.failure;
 }
 
 bool Same(const DictionarySpec& a, const DictionarySpec& b) {
   const auto fields = [](const DictionarySpec& spec) {
     const dictionary::Overrides& o = spec.overrides;
-    return std::tie(spec.name, spec.model, spec.path, spec.stamp, o.hook_in,
-                    o.hook_out, o.processing, o.tap, o.prepend_bos, o.dtype,
-                    o.fold_w_dec_norm, o.mlp_source, o.expected_l0,
+    return std::tie(spec.name, spec.model, spec.path, spec.stamp, spec.failure,
+                    o.hook_in, o.hook_out, o.processing, o.tap, o.prepend_bos,
+                    o.dtype, o.fold_w_dec_norm, o.mlp_source, o.expected_l0,
                     o.expected_fvu);
   };
   return fields(a) == fields(b);
 }
 
-absl::Status AddModel(const ModelSpec& spec, const Entries& before,
-                      const Devices& devices, Entries* entries) {
-  if (spec.name.empty()) {
-    return absl::InvalidArgumentError("catalog: a model has no name");
+// How many entries have each name.
+template <typename Spec>
+std::map<std::string, int> CountNames(const std::vector<Spec>& specs) {
+  std::map<std::string, int> counts;
+  for (const Spec& spec : specs) ++counts[spec.name];
+  return counts;
+}
+
+absl::Status Broken(absl::string_view kind, const std::string& name,
+                    absl::string_view why) {
+  return absl::FailedPreconditionError(
+      absl::StrCat(kind, " \"", name, "\" ", why));
+}
+
+absl::Status CheckModel(const ModelSpec& spec, int count,
+                        const Devices& devices) {
+  const auto broken = [&spec](absl::string_view why) {
+    return Broken("model", spec.name, why);
+  };
+  if (!spec.failure.empty()) return broken(spec.failure);
+  if (spec.name.empty()) return broken("has no name");
+  if (count > 1) {
+    return broken("appears twice in the catalog; keep one of the two");
   }
-  std::string device;
-  if (!spec.device.empty()) {
-    device = ResolveDevice(spec.device);
-    if (std::count(devices.all.begin(), devices.all.end(), device) == 0) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "catalog: model \"", spec.name, "\": no device \"", spec.device,
-          "\" here; accepted: ", absl::StrJoin(devices.all, ", ")));
-    }
-  } else if (devices.own.size() == 1) {
-    device = devices.own.front();
-  }
-  std::shared_ptr<ModelEntry>& entry = entries->models[spec.name];
-  if (entry != nullptr) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("catalog: model \"", spec.name, "\" appears twice"));
-  }
-  entries->model_order.push_back(spec.name);
-  const auto old = before.models.find(spec.name);
-  if (old != before.models.end() && Same(old->second->spec, spec)) {
-    entry = old->second;
+  const std::string device = ResolveDevice(spec.device);
+  if (spec.device.empty() ||
+      std::count(devices.all.begin(), devices.all.end(), device) > 0) {
     return absl::OkStatus();
+  }
+  return broken(absl::StrCat(
+      "is to compute on \"", spec.device,
+      "\", which is not here; accepted: ", absl::StrJoin(devices.all, ", ")));
+}
+
+absl::Status CheckDictionary(const DictionarySpec& spec, int count,
+                             const Entries& entries) {
+  const auto broken = [&spec](absl::string_view why) {
+    return Broken("dictionary", spec.name, why);
+  };
+  if (!spec.failure.empty()) return broken(spec.failure);
+  if (spec.name.empty() || ParseDictionaryName(spec.name).names_half) {
+    return broken(
+        "has no name for a dictionary (a pair's halves are called NAME:in and "
+        "NAME:out)");
+  }
+  if (count > 1) {
+    return broken("appears twice in the catalog; keep one of the two");
+  }
+  if (entries.models.count(spec.name) > 0) {
+    return broken("has the name of a model; give it another one");
+  }
+  if (entries.models.count(spec.model) > 0) return absl::OkStatus();
+  return broken(absl::StrCat("names model \"", spec.model,
+                             "\"; there are: ", Names(entries.models)));
+}
+
+void AddModel(const ModelSpec& spec, int count, const Entries& before,
+              const Devices& devices, Entries* entries) {
+  std::shared_ptr<ModelEntry>& entry = entries->models[spec.name];
+  if (entry != nullptr) return;  // broken already
+  entries->model_order.push_back(spec.name);
+  const absl::Status broken = CheckModel(spec, count, devices);
+  const auto old = before.models.find(spec.name);
+  if (old != before.models.end() && Same(old->second->spec, spec) &&
+      old->second->broken == broken) {
+    entry = old->second;
+    return;
   }
   entry = std::make_shared<ModelEntry>();
   entry->spec = spec;
-  entry->device = device;
-  return absl::OkStatus();
+  entry->broken = broken;
+  if (!broken.ok()) return;
+  if (!spec.device.empty()) {
+    entry->device = ResolveDevice(spec.device);
+  } else if (devices.own.size() == 1) {
+    entry->device = devices.own.front();
+  }
 }
 
-absl::Status AddDictionary(const DictionarySpec& spec, const Entries& before,
-                           Entries* entries) {
-  const std::string& name = spec.name;
-  if (name.empty() || ParseDictionaryName(name).names_half) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("catalog: \"", name,
-                     "\" is no name for a dictionary (a pair's halves are "
-                     "called NAME:in and NAME:out)"));
-  }
-  const auto model = entries->models.find(spec.model);
-  if (model == entries->models.end()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("catalog: dictionary \"", name, "\" names model \"",
-                     spec.model, "\"; there are: ", Names(entries->models)));
-  }
-  std::shared_ptr<DictionaryEntry>& entry = entries->dictionaries[name];
-  if (entry != nullptr || entries->models.count(name) > 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("catalog: the name \"", name, "\" appears twice"));
-  }
-  entries->dictionary_order.push_back(name);
-  const auto old = before.dictionaries.find(name);
-  if (old != before.dictionaries.end() && Same(old->second->spec, spec) &&
-      old->second->model == model->second) {
+void AddDictionary(const DictionarySpec& spec, int count, const Entries& before,
+                   Entries* entries) {
+  std::shared_ptr<DictionaryEntry>& entry = entries->dictionaries[spec.name];
+  if (entry != nullptr) return;  // broken already
+  entries->dictionary_order.push_back(spec.name);
+  const absl::Status broken = CheckDictionary(spec, count, *entries);
+  const auto found = entries->models.find(spec.model);
+  const std::shared_ptr<ModelEntry> model =
+      found == entries->models.end() ? nullptr : found->second;
+  const auto old = before.dictionaries.find(spec.name);
+  if (model != nullptr && old != before.dictionaries.end() &&
+      Same(old->second->spec, spec) && old->second->broken == broken &&
+      old->second->model == model) {
     entry = old->second;
-    return absl::OkStatus();
+    return;
   }
   entry = std::make_shared<DictionaryEntry>();
   entry->spec = spec;
-  entry->model = model->second;
-  return absl::OkStatus();
+  entry->broken = broken;
+  entry->model = model;
+  if (model != nullptr) return;
+  entry->model = std::make_shared<ModelEntry>();
+  entry->model->broken = broken;
 }
 
 }  // namespace
@@ -120,15 +159,17 @@ absl::StatusOr<Devices> DevicesFor(const std::string& flag,
   return devices;
 }
 
-absl::StatusOr<EntriesPtr> MakeEntries(const CatalogSpec& spec,
-                                       const Entries& before,
-                                       const Devices& devices) {
+EntriesPtr MakeEntries(const CatalogSpec& spec, const Entries& before,
+                       const Devices& devices) {
   auto entries = std::make_shared<Entries>();
+  const auto models = CountNames(spec.models);
   for (const ModelSpec& model : spec.models) {
-    RETURN_IF_ERROR(AddModel(model, before, devices, entries.get()));
+    AddModel(model, models.at(model.name), before, devices, entries.get());
   }
+  const auto dictionaries = CountNames(spec.dictionaries);
   for (const DictionarySpec& dictionary : spec.dictionaries) {
-    RETURN_IF_ERROR(AddDictionary(dictionary, before, entries.get()));
+    AddDictionary(dictionary, dictionaries.at(dictionary.name), before,
+                  entries.get());
   }
   return entries;
 }

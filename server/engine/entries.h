@@ -28,11 +28,12 @@ absl::StatusOr<Devices> DevicesFor(const std::string& flag,
 // is the same (of a dictionary: and whose model's is) is taken over with all
 // that is loaded of it; every other one is made anew.
 //
-// INVALID_ARGUMENT: duplicate or empty names, a dictionary of a model that is
-// not there, a device that the server does not compute on.
-absl::StatusOr<EntriesPtr> MakeEntries(const CatalogSpec& spec,
-                                       const Entries& before,
-                                       const Devices& devices);
+// An entry that the catalog contradicts itself about is broken, and the rest is
+// served: a name that several entries have (nobody can say which is meant), a
+// dictionary of a model that is not there, a device that the server does not
+// compute on, a spec that says so itself.
+EntriesPtr MakeEntries(const CatalogSpec& spec, const Entries& before,
+                       const Devices& devices);
 
 // NOT_FOUND, with the names there are.
 absl::Status UnknownModel(const Entries& entries, const std::string& name);

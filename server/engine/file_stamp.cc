@@ -30,6 +30,12 @@ std::string FileStamp(const std::string& folder) {
   return absl::StrJoin(files, "/");
 }
 
+absl::Status CheckStamp(const std::string& folder, const std::string& stamp) {
+  if (FileStamp(folder) == stamp) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "its files have changed since they were opened; reload the catalog");
+}
+
 void StampFiles(CatalogSpec* catalog) {
   for (auto& model : catalog->models) model.stamp = FileStamp(model.path);
   for (auto& dictionary : catalog->dictionaries) {

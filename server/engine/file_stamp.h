@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "absl/status/status.h"
 #include "server/engine/catalog_types.h"
 
 namespace cupola::engine {
@@ -12,6 +13,10 @@ namespace cupola::engine {
 // another one where a file has been replaced or written. Empty where there is
 // no such folder.
 std::string FileStamp(const std::string& folder);
+
+// FAILED_PRECONDITION where the folder's stamp is another one: what was read of
+// its files before is not what is there now.
+absl::Status CheckStamp(const std::string& folder, const std::string& stamp);
 
 // Stamps every entry of a catalog with its folder's files.
 void StampFiles(CatalogSpec* catalog);

@@ -38,6 +38,7 @@ std::unique_ptr<Jobs> Jobs::Open(Options options) {
   }
   absl::MutexLock lock(&jobs->mu_);
   jobs->opened_ = opened.ok() ? jobs->Read() : opened;
+  jobs->held_ = jobs->options_.held;
   if (jobs->opened_.ok()) {
     jobs->thread_ = std::thread([jobs = jobs.get()] { jobs->Loop(); });
   }
@@ -48,6 +49,11 @@ Jobs::Jobs(Options options)
     : options_(std::move(options)), checkpoints_(options_.directory) {}
 
 Jobs::~Jobs() { Stop(); }
+
+void Jobs::Begin() {
+  absl::MutexLock lock(&mu_);
+  held_ = false;
+}
 
 void Jobs::Interrupt() {
   absl::MutexLock lock(&mu_);

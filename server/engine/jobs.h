@@ -89,6 +89,7 @@ class Jobs {
     absl::Duration checkpoint = absl::Seconds(30);
     int64_t max_bytes = int64_t{64} << 30;           // of all states
     absl::Duration keep = absl::InfiniteDuration();  // the longest and default
+    bool held = false;  // nothing runs before Begin
     std::map<std::string, JobMaker> kinds;
   };
   // A directory that cannot be opened fails each later call with its error
@@ -142,6 +143,8 @@ class Jobs {
                                 const JobOptions& options,
                                 const RequestContext& context);
 
+  // Of jobs that were held.
+  void Begin();
   // Gives up the current chunk and saves the state in the background; the job
   // goes on with the next process. Who watches is told UNAVAILABLE.
   void Interrupt();
@@ -199,6 +202,7 @@ class Jobs {
   std::vector<std::pair<std::string, Teller>> watchers_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   int64_t parts_ ABSL_GUARDED_BY(mu_) = 0;  // given out by NewPart
+  bool held_ ABSL_GUARDED_BY(mu_) = false;
   // Gives up the chunk that runs.
   std::shared_ptr<std::atomic<bool>> give_up_ ABSL_GUARDED_BY(mu_);
   std::vector<std::pair<std::string, std::shared_ptr<const JobWork>>> results_

@@ -24,17 +24,17 @@ void Jobs::Loop() {
     std::string id;
     {
       const auto next = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-        return stopping_ ||
-               std::any_of(jobs_.begin(), jobs_.end(), [](const auto& entry) {
-                 return entry.second.info.state == JobState::kQueued;
-               });
+        if (stopping_ || held_) return stopping_;
+        return std::any_of(jobs_.begin(), jobs_.end(), [](const auto& entry) {
+          return entry.second.info.state == JobState::kQueued;
+        });
       };
       absl::MutexLock lock(&mu_);
       mu_.AwaitWithTimeout(absl::Condition(&next), kLook);
       if (stopping_) return;
       Purge();
       for (auto& [key, job] : jobs_) {
-        if (job.info.state != JobState::kQueued) continue;
+        if (held_ || job.info.state != JobState::kQueued) continue;
         id = key;
         job.info.state = JobState::kRunning;
         job.info.tokens_per_second = 0;

@@ -14,6 +14,7 @@
 #include "server/engine/executor.h"
 #include "server/engine/load_slot.h"
 #include "server/engine/requests.h"
+#include "server/engine/retry_later.h"
 #include "server/engine/wait_list.h"
 
 namespace cupola::engine {
@@ -26,8 +27,8 @@ class Loader {
   template <typename T>
   using Done = typename LoadSlot<T>::Done;
 
-  // How one thing is loaded. Both functions run on the loading thread, `loaded`
-  // after a success, before anybody is told.
+  // How one thing is loaded. Both functions run on the loading thread; `loaded`
+  // after a success, under the lock that the slot is filled under.
   template <typename T>
   struct Load {
     std::string what;  // for messages: model "NAME"
@@ -41,7 +42,10 @@ class Loader {
   // Calls `done` once: at once when the slot is settled, else when its load,
   // started here or before, ends (FAILED_PRECONDITION with the reason when it
   // fails, UNAVAILABLE after Stop), or with DEADLINE_EXCEEDED or CANCELLED when
-  // the request cannot wait for that; the load goes on.
+  // the request cannot wait for that; the load goes on. What another try may
+  // mend, RESOURCE_EXHAUSTED (no memory now) and UNAVAILABLE (a disk that does
+  // not answer), is told to those who wait and forgotten: who asks next tries
+  // again.
   template <typename T>
   void Acquire(LoadSlot<T>& slot, Load<T> load, const RequestContext& context,
                Done<T> done);
@@ -57,6 +61,7 @@ class Loader {
   void Stop();
 
  private:
+  static constexpr double kRetrySeconds = 1;
   static absl::Status Stopped();  // UNAVAILABLE
   template <typename T>
   void Run(LoadSlot<T>& slot, const Load<T>& load);
@@ -106,16 +111,21 @@ void Loader::Run(LoadSlot<T>& slot, const Load<T>& load) {
   const absl::Time start = absl::Now();
   absl::StatusOr<T> result = Stopped();
   if (!stopping()) result = load.work();
+  const bool passes = absl::IsUnavailable(result.status()) ||
+                      absl::IsResourceExhausted(result.status());
   if (!result.ok() && !absl::IsUnavailable(result.status())) {
-    result = absl::FailedPreconditionError(absl::StrCat(
-        load.what, " failed to load: ", result.status().message()));
+    const std::string why =
+        absl::StrCat(load.what, " failed to load: ", result.status().message());
+    result = passes ? RetryLater(why, kRetrySeconds)
+                    : absl::FailedPreconditionError(why);
   }
   std::vector<Done<T>> waiters;
   {
     absl::MutexLock lock(mu_);
     waiters = slot.Settle(result);
+    if (passes) slot.Reset();
+    if (result.ok()) load.loaded(absl::Now() - start);
   }
-  if (result.ok()) load.loaded(absl::Now() - start);
   for (const Done<T>& waiter : waiters) waiter(result);
 }
 

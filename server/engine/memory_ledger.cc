@@ -6,10 +6,7 @@ namespace cupola::engine {
 
 MemoryLedger::Charge::Charge(std::shared_ptr<MemoryLedger> ledger,
                              std::string device, int64_t bytes)
-    : ledger_(std::move(ledger)), device_(std::move(device)), bytes_(bytes) {
-  absl::MutexLock lock(&ledger_->mu_);
-  ledger_->uses_[device_].bytes += bytes_;
-}
+    : ledger_(std::move(ledger)), device_(std::move(device)), bytes_(bytes) {}
 
 MemoryLedger::Charge::~Charge() {
   absl::MutexLock lock(&ledger_->mu_);
@@ -41,6 +38,15 @@ int64_t MemoryLedger::Charge::bytes() const {
 
 std::shared_ptr<MemoryLedger::Charge> MemoryLedger::Take(
     const std::string& device, int64_t bytes) {
+  return TakeWithin(device, bytes, /*budget=*/0);
+}
+
+std::shared_ptr<MemoryLedger::Charge> MemoryLedger::TakeWithin(
+    const std::string& device, int64_t bytes, int64_t budget) {
+  absl::MutexLock lock(&mu_);
+  Use& use = uses_[device];
+  if (budget > 0 && use.bytes + bytes > budget) return nullptr;
+  use.bytes += bytes;
   return std::make_shared<Charge>(shared_from_this(), device, bytes);
 }
 

@@ -22,6 +22,7 @@ class MemoryLedger : public std::enable_shared_from_this<MemoryLedger> {
   // Bytes of a device, counted for as long as this lives.
   class Charge {
    public:
+    // Of bytes that the ledger has counted: Take makes these.
     Charge(std::shared_ptr<MemoryLedger> ledger, std::string device,
            int64_t bytes);
     ~Charge();
@@ -42,6 +43,9 @@ class MemoryLedger : public std::enable_shared_from_this<MemoryLedger> {
   };
 
   std::shared_ptr<Charge> Take(const std::string& device, int64_t bytes);
+  // Null where the device would hold more than `budget` with it; 0: none.
+  std::shared_ptr<Charge> TakeWithin(const std::string& device, int64_t bytes,
+                                     int64_t budget);
 
   struct Use {
     int64_t bytes = 0;    // taken

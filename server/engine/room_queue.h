@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -26,13 +27,20 @@ using SlotId = const void*;
 // Requests that need weights which are not there wait here until a device has
 // room for all that they lack, and only then begin to load. Who waits holds
 // nothing, so nobody waits for memory that another waiting request keeps; who
-// has begun has its room for certain. In order of arrival per device; a request
-// all of whose weights are there, or being loaded for others, goes ahead.
+// has begun has its room for certain. In order of arrival per device, those who
+// want the same weights together with the first of them; a request all of whose
+// weights are there, or being loaded for others, goes ahead. However many wait,
+// a look at the queue costs no more than what they want differs.
 //
 // Weights are dropped for the first in line as ChooseEvictions says. What was
 // dropped counts until its last user is gone.
 class RoomQueue {
  public:
+  // How many may wait for a device, and of these of one client; the server's
+  // own demands, which have none, always may.
+  static constexpr int64_t kMaxWaiting = 1 << 13,
+                           kMaxWaitingPerClient = 1 << 11;
+
   // What the owner of the slots does for the queue; all under the lock.
   class Slots {
    public:
@@ -70,7 +78,9 @@ class RoomQueue {
 
   // Starts the demand at once or later, or refuses it: RESOURCE_EXHAUSTED with
   // both numbers where the budget does not hold it, or (evicts is false) what
-  // is free; as StillWanted says when its time is up; UNAVAILABLE after Stop.
+  // is free, or with a retry delay where too many wait already; as StillWanted
+  // says when its time is up, at the latest when its turn has come; UNAVAILABLE
+  // after Stop.
   void Push(Demand demand) ABSL_LOCKS_EXCLUDED(mu_);
   void Stop() ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -82,9 +92,37 @@ class RoomQueue {
     std::vector<std::function<void()>> calls;
     std::vector<std::shared_ptr<const void>> dropped;
   };
-  // Starts and refuses whom it can. True: somebody waits.
-  bool Serve(const std::string& device, After* after)
+  // Demands for the same.
+  struct Group {
+    std::list<Demand> demands;
+    size_t swept = 0;  // how many were left by the last Sweep
+  };
+  using Key = std::pair<std::vector<SlotId>, bool>;  // the slots, evicts
+  // Who waits for one device.
+  struct Line {
+    std::list<Key> order;
+    std::map<Key, Group> groups;
+    int64_t count = 0;
+    std::map<std::string, int64_t> clients;  // how many of each
+  };
+  static Key KeyOf(const Demand& demand);
+
+  // Refuses a demand that would be one too many, else it waits.
+  absl::Status Join(Line& line, const Key& key, Demand demand)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Takes a demand out of its group.
+  Demand Leave(Line& line, Group& group, std::list<Demand>::iterator demand)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Refuses those of a group that nobody waits for any more: the first ones, or
+  // all.
+  void Sweep(Line& line, Group& group, bool all, After* after)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Starts or refuses a group, whose demands then are none, or leaves it
+  // waiting. `blocked`: somebody before it waits for room.
+  void Serve(Line& line, Group& group, bool blocked, After* after)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // All groups in order. True: somebody waits.
+  bool Serve(Line& line, After* after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether there is room now. Drops what has to go for it.
   bool HasRoom(const Demand& demand, int64_t bytes, After* after)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -95,7 +133,7 @@ class RoomQueue {
   const int64_t budget_;
   const absl::Duration min_residency_;
   Slots* const slots_;
-  std::map<std::string, std::list<Demand>> waiting_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, Line> lines_ ABSL_GUARDED_BY(mu_);  // by device
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;  // last: it uses everything above
 };

@@ -9,41 +9,45 @@
 namespace cupola::model {
 
 // Watches the reading of tensors and ends it: every reader of safetensors
-// reports its pieces to the monitor of its thread, where there is one, and
-// fails with what that says. Any thread may call.
+// reports its pieces to the scope of its thread, where there is one, and fails
+// with what that says. Any thread may call.
 class ReadMonitor {
  public:
-  // Every later report is UNAVAILABLE, and with it the read.
-  void Stop() { stopped_ = true; }
   // All that was ever read.
   int64_t bytes() const { return bytes_; }
 
-  // For as long as this lives, what its thread reads is reported.
+  // For as long as this lives, what its thread reads counts for `monitor`, and
+  // is UNAVAILABLE once `ends` is true. Either may be null; both outlive this.
   class Scope {
    public:
-    explicit Scope(ReadMonitor* monitor) : before_(current_) {
+    Scope(ReadMonitor* monitor, const std::atomic<bool>* ends)
+        : monitor_before_(current_), ends_before_(ends_) {
       current_ = monitor;
+      ends_ = ends;
     }
-    ~Scope() { current_ = before_; }
+    ~Scope() {
+      current_ = monitor_before_;
+      ends_ = ends_before_;
+    }
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
 
    private:
-    ReadMonitor* const before_;
+    ReadMonitor* const monitor_before_;
+    const std::atomic<bool>* const ends_before_;
   };
 
   static absl::Status Report(int64_t bytes) {
-    if (current_ == nullptr) return absl::OkStatus();
-    current_->bytes_ += bytes;
-    return current_->stopped_
+    if (current_ != nullptr) current_->bytes_ += bytes;
+    return ends_ != nullptr && *ends_
                ? absl::UnavailableError("the server is shutting down")
                : absl::OkStatus();
   }
 
  private:
   static inline thread_local ReadMonitor* current_ = nullptr;
+  static inline thread_local const std::atomic<bool>* ends_ = nullptr;
   std::atomic<int64_t> bytes_{0};
-  std::atomic<bool> stopped_{false};
 };
 
 }  // namespace cupola::model

@@ -75,7 +75,8 @@ absl::Status ReadPiece(int descriptor, const std::string& path, void* data,
     const ssize_t got = pread(descriptor, to, size, static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      return absl::DataLossError(
+      // The disk's trouble, which may pass.
+      return absl::UnavailableError(
           absl::StrCat(path, ": read failed: ", std::strerror(errno)));
     }
     if (got == 0) {

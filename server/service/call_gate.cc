@@ -28,6 +28,11 @@ void CallGate::Shut() {
   shut_ = true;
 }
 
+bool CallGate::shut() const {
+  absl::MutexLock lock(&mu_);
+  return shut_;
+}
+
 void CallGate::AwaitEmpty(absl::Time deadline) {
   const auto empty = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return inside_ == 0;

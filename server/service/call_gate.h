@@ -27,6 +27,7 @@ class CallGate {
   void Leave();
 
   void Shut();
+  bool shut() const;
   // Returns when nobody is inside, at the latest at `deadline`.
   void AwaitEmpty(absl::Time deadline);
   // Returns when no call has come for `spell`, at the latest at `deadline`:
@@ -38,7 +39,7 @@ class CallGate {
 
  private:
   std::atomic<bool> clearing_{false};
-  absl::Mutex mu_;
+  mutable absl::Mutex mu_;
   bool shut_ ABSL_GUARDED_BY(mu_) = false;
   absl::Time last_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
   int64_t inside_ ABSL_GUARDED_BY(mu_) = 0;

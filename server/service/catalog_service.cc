@@ -207,11 +207,11 @@ grpc::ServerUnaryReactor* CatalogService::Register(
   Receive<v1::RegisterRequest>(
       environment_, call, request,
       [this, call](const v1::RegisterRequest& message) {
-        environment_.executor->Run([this, call, message] {
-          if (environment_.registry == nullptr) {
-            call->Fail(NothingComesAndGoes());
-            return;
-          }
+        if (environment_.registry == nullptr) {
+          call->Fail(NothingComesAndGoes());
+          return;
+        }
+        environment_.registry->Run([this, call, message] {
           const auto name = environment_.registry->Register(message);
           if (!name.ok()) {
             call->Fail(name.status());
@@ -232,11 +232,11 @@ grpc::ServerUnaryReactor* CatalogService::Unregister(
   Receive<v1::UnregisterRequest>(
       environment_, call, request,
       [this, call](const v1::UnregisterRequest& message) {
-        environment_.executor->Run([this, call, name = message.name()] {
-          if (environment_.registry == nullptr) {
-            call->Fail(NothingComesAndGoes());
-            return;
-          }
+        if (environment_.registry == nullptr) {
+          call->Fail(NothingComesAndGoes());
+          return;
+        }
+        environment_.registry->Run([this, call, name = message.name()] {
           (void)Find(*environment_.engine, name, &call->scope().notes());
           const absl::Status left = environment_.registry->Unregister(name);
           if (left.ok()) {

@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
+#include <set>
 #include <system_error>
 #include <utility>
+#include <vector>
 
-#include "absl/memory/memory.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -15,6 +16,7 @@
 #include "google/protobuf/text_format.h"
 #include "server/engine/file_stamp.h"
 #include "server/model/json.h"
+#include "server/model/read_monitor.h"
 #include "server/model/safetensors.h"
 #include "server/model/status_macros.h"
 #include "server/service/catalog_file.h"
@@ -27,16 +29,8 @@ namespace fs = std::filesystem;
 using absl::InvalidArgumentError;
 using absl::StrCat;
 
-constexpr absl::string_view kRegistered = "registered/";
-constexpr absl::string_view kUploaded = "uploaded/";
 constexpr size_t kMaxCfgBytes = 1 << 20;
-
-const std::string& NameOf(const v1::RegisterRequest& entry) {
-  return entry.has_model() ? entry.model().name() : entry.dictionary().name();
-}
-const std::string& PathOf(const v1::RegisterRequest& entry) {
-  return entry.has_model() ? entry.model().path() : entry.dictionary().path();
-}
+constexpr int kThreads = 4;
 
 // The entry's spec, checked as the catalog file's are; a relative path starts
 // at `folder`.
@@ -59,53 +53,52 @@ absl::StatusOr<engine::CatalogSpec> SpecOf(const v1::RegisterRequest& entry,
   return absl::Status(spec.status().code(), message);
 }
 
-// That a path from a client stays below the root, with all files it leads to:
-// links may point to targets inside it, as those of Hugging Face's snapshots.
-absl::Status CheckInside(const std::string& path, const std::string& root) {
-  for (const fs::path& part : fs::path(path)) {
-    if (part == "..") {
-      return InvalidArgumentError(
-          StrCat("path is \"", path, "\"; accepted: without \"..\""));
-    }
+// What is served of a kept entry. The root may be another one than when it was
+// registered, and links others.
+absl::StatusOr<engine::CatalogSpec> SpecOf(const KeptEntry& kept,
+                                           const std::string& root) {
+  ASSIGN_OR_RETURN(engine::CatalogSpec spec, SpecOf(kept.entry, "/", ""));
+  std::string failure;
+  if (!kept.uploaded) {
+    const auto inside = root.empty()
+                            ? absl::FailedPreconditionError(
+                                  "the server was started without --model_root")
+                            : SpecOf(kept.entry, "/", root).status();
+    if (!inside.ok()) failure = StrCat("was registered: ", inside.message());
   }
-  std::error_code failed;
-  const fs::path top = fs::canonical(root, failed);
-  const fs::path folder = fs::canonical(top / path, failed);
-  const auto [below, rest] =
-      std::mismatch(top.begin(), top.end(), folder.begin(), folder.end());
-  if (root.empty() || failed || below != top.end() ||
-      !fs::is_directory(folder, failed)) {
-    return InvalidArgumentError(StrCat("path is \"", path,
-                                       "\"; accepted: a folder below the "
-                                       "server's model root"));
+  for (auto& model : spec.models) {
+    model.stamp = kept.stamp;
+    model.failure = failure;
   }
-  for (fs::directory_iterator it(folder, failed), end; !failed && it != end;
-       it.increment(failed)) {
-    if (!it->is_symlink()) continue;
-    const fs::path target = fs::weakly_canonical(it->path(), failed);
-    const auto [stop, unused] =
-        std::mismatch(top.begin(), top.end(), target.begin(), target.end());
-    if (failed || stop != top.end()) {
-      return InvalidArgumentError(StrCat(
-          "path is \"", path, "\", where ", it->path().filename().string(),
-          " is a link; accepted: links to what is below the server's "
-          "model root"));
-    }
+  for (auto& dictionary : spec.dictionaries) {
+    dictionary.stamp = kept.stamp;
+    dictionary.failure = failure;
   }
-  return absl::OkStatus();
+  return spec;
+}
+
+bool HasName(const engine::CatalogSpec& catalog, const std::string& name) {
+  const auto has = [&name](const auto& specs) {
+    return std::any_of(specs.begin(), specs.end(),
+                       [&](const auto& spec) { return spec.name == name; });
+  };
+  return has(catalog.models) || has(catalog.dictionaries);
+}
+
+template <typename T>
+void MoveTo(std::vector<T>* target, std::vector<T> source) {
+  std::move(source.begin(), source.end(), std::back_inserter(*target));
 }
 
 // What is certain to fail at every load is refused at once.
-absl::Status CheckUpload(const std::string& folder,
-                         const engine::DictionarySpec& spec,
+absl::Status CheckUpload(const std::string& folder, engine::DictionarySpec spec,
                          const engine::Engine& engine) {
   const auto opened = model::SafetensorsSet::OpenFolder(folder, "sae_weights");
   if (!opened.ok()) {
     return InvalidArgumentError("piece: together they are no safetensors file");
   }
-  engine::DictionarySpec there = spec;
-  there.path = folder;
-  const absl::Status checked = engine.CheckFiles(there);
+  spec.path = folder;
+  const absl::Status checked = engine.CheckFiles(spec);
   return absl::Status(
       checked.code(),
       absl::StrReplaceAll(checked.message(), {{folder, "upload"}}));
@@ -121,105 +114,69 @@ Registry::Upload::~Upload() {
 
 Registry::Registry(const RegistryOptions& options, engine::CatalogSpec file,
                    engine::Engine* engine)
-    : options_(options), engine_(engine), file_(std::move(file)) {
-  // Kept entries tell it to later servers, which may start elsewhere.
-  if (!options_.upload_directory.empty()) {
-    options_.upload_directory = fs::absolute(options_.upload_directory);
-  }
-}
-
-std::unique_ptr<Registry> Registry::Open(const RegistryOptions& options,
-                                         engine::CatalogSpec file,
-                                         engine::Engine* engine) {
-  auto registry =
-      absl::WrapUnique(new Registry(options, std::move(file), engine));
-  if (!options.state_directory.empty()) {
-    auto store = storage::DurableStore::Open(options.state_directory);
-    if (store.ok()) {
-      registry->store_ = *std::move(store);
-    } else {
-      registry->opened_ = store.status();
-    }
-  }
-  registry->Restore();
-  return registry;
+    : options_(options),
+      engine_(engine),
+      uploads_(options.upload_directory, options.state_directory),
+      disk_(options.state_directory),
+      file_(std::move(file)),
+      executor_(kThreads) {
+  Restore();
 }
 
 void Registry::Restore() {
+  if (!options_.upload_directory.empty() && !uploads_.status().ok()) {
+    LogError("no uploads",
+             {{"reason", std::string(uploads_.status().message())}});
+  }
   absl::MutexLock lock(&mu_);
-  if (!options_.upload_directory.empty()) {
-    std::error_code failed;
-    for (fs::directory_iterator it(options_.upload_directory, failed), end;
-         !failed && it != end; it.increment(failed)) {
-      std::error_code ignored;
-      if (absl::StartsWith(it->path().filename().string(),
-                           UploadSpool::kPrefix)) {
-        fs::remove_all(it->path(), ignored);
-      }
-    }
-  }
-  if (!opened_.ok()) {
+  absl::StatusOr<Kept> read = disk_.Read();
+  if (!read.ok()) {
+    restored_ = read.status();
     LogError("registered entries cannot be read",
-             {{"reason", std::string(opened_.message())}});
+             {{"reason", std::string(restored_.message())}});
+    return;
   }
-  if (store_ == nullptr) return;
-  // Models first: "model" entries are what dictionaries name.
-  for (const bool models : {true, false}) {
-    for (const absl::string_view prefix : {kRegistered, kUploaded}) {
-      const auto entries = store_->Scan(prefix);
-      if (!entries.ok()) {
-        opened_.Update(entries.status());
-        continue;
-      }
-      for (const auto& [key, bytes] : *entries) {
-        Kept kept;
-        kept.uploaded = prefix == kUploaded;
-        if (!kept.entry.ParseFromString(bytes) ||
-            kept.entry.has_model() != models) {
-          continue;
-        }
-        const std::string name = NameOf(kept.entry);
-        if (kept.uploaded) {
-          std::error_code failed;
-          const auto size = fs::file_size(
-              fs::path(PathOf(kept.entry)) / "sae_weights.safetensors", failed);
-          if (!failed) kept.bytes = static_cast<int64_t>(size);
-        }
-        kept.stamp = engine::FileStamp(PathOf(kept.entry));
-        // The root may be another one now, and links others.
-        absl::Status set = kept.uploaded ? absl::OkStatus()
-                                         : CheckInside(PathOf(kept.entry),
-                                                       options_.model_root);
-        std::map<std::string, Kept> with = kept_;
-        with[name] = std::move(kept);
-        if (set.ok()) {
-          const auto merged = Merge(file_, with);
-          set = merged.ok() ? engine_->SetCatalog(*merged) : merged.status();
-        }
-        if (set.ok()) {
-          kept_ = std::move(with);
-        } else {
-          LogWarning("registered entry left out",
-                     {{"name", name}, {"reason", std::string(set.message())}});
-        }
-      }
+  kept_ = *std::move(read);
+  std::set<std::string> uploaded;
+  for (auto& [name, kept] : kept_) {
+    if (kept.uploaded && uploads_.status().ok()) {
+      // Where it is now: the folder may have been moved.
+      kept.entry.mutable_dictionary()->set_path(uploads_.PathFor(name));
+      uploaded.insert(PathOf(kept));
+      std::error_code failed;
+      const auto bytes =
+          fs::file_size(fs::path(PathOf(kept)) / UploadSpool::kWeights, failed);
+      if (!failed) kept.bytes = static_cast<int64_t>(bytes);
     }
+    kept.stamp = engine::FileStamp(PathOf(kept));
+  }
+  uploads_.Sweep(uploaded);
+  if (kept_.empty()) return;
+  const absl::Status served = Serve(file_, kept_);
+  if (!served.ok()) {
+    LogError("registered entries are not served",
+             {{"reason", std::string(served.message())}});
   }
 }
 
-absl::StatusOr<engine::CatalogSpec> Registry::Merge(
-    const engine::CatalogSpec& file, const std::map<std::string, Kept>& kept) {
+absl::Status Registry::Serve(const engine::CatalogSpec& file, const Kept& kept,
+                             const std::string& whole) {
   engine::CatalogSpec merged = file;
   for (const auto& [name, one] : kept) {
-    ASSIGN_OR_RETURN(engine::CatalogSpec spec, SpecOf(one.entry, "/", ""));
-    for (auto& model : spec.models) model.stamp = one.stamp;
-    for (auto& dictionary : spec.dictionaries) dictionary.stamp = one.stamp;
-    std::move(spec.models.begin(), spec.models.end(),
-              std::back_inserter(merged.models));
-    std::move(spec.dictionaries.begin(), spec.dictionaries.end(),
-              std::back_inserter(merged.dictionaries));
+    auto spec = SpecOf(one, options_.model_root);
+    if (spec.ok() && HasName(file, name)) {
+      spec = absl::AlreadyExistsError("the catalog file has that name");
+    }
+    if (!spec.ok()) {
+      LogWarning(
+          "registered entry left out",
+          {{"name", name}, {"reason", std::string(spec.status().message())}});
+      continue;
+    }
+    MoveTo(&merged.models, std::move(spec->models));
+    MoveTo(&merged.dictionaries, std::move(spec->dictionaries));
   }
-  return merged;
+  return engine_->SetCatalog(merged, whole);
 }
 
 absl::Status Registry::Reload() {
@@ -227,48 +184,31 @@ absl::Status Registry::Reload() {
   ASSIGN_OR_RETURN(engine::CatalogSpec file,
                    ReadCatalogFile(options_.catalog, options_.model_root));
   engine::StampFiles(&file);
-  std::map<std::string, Kept> kept = kept_;
-  for (auto& [name, one] : kept) {
-    one.stamp = engine::FileStamp(PathOf(one.entry));
-  }
-  ASSIGN_OR_RETURN(const engine::CatalogSpec merged, Merge(file, kept));
-  RETURN_IF_ERROR(engine_->SetCatalog(merged));
+  Kept kept = kept_;
+  for (auto& [name, one] : kept) one.stamp = engine::FileStamp(PathOf(one));
+  RETURN_IF_ERROR(Serve(file, kept));
   file_ = std::move(file);
   kept_ = std::move(kept);
   return absl::OkStatus();
 }
 
 absl::Status Registry::CheckFree(const std::string& name) const {
-  const auto has = [&name](const auto& specs) {
-    return std::any_of(specs.begin(), specs.end(),
-                       [&](const auto& spec) { return spec.name == name; });
-  };
-  if (kept_.count(name) == 0 && !has(file_.models) &&
-      !has(file_.dictionaries)) {
-    return absl::OkStatus();
-  }
+  if (kept_.count(name) == 0 && !HasName(file_, name)) return absl::OkStatus();
   return absl::AlreadyExistsError(
       StrCat("name is \"", name,
-             "\", which the catalog has; unregister that "
-             "or take another one"));
+             "\", which the catalog has; unregister that or take another one"));
 }
 
-absl::Status Registry::Add(const std::string& name, Kept kept) {
-  RETURN_IF_ERROR(opened_);
-  kept.stamp = engine::FileStamp(PathOf(kept.entry));
-  std::map<std::string, Kept> with = kept_;
-  const std::string key = StrCat(kept.uploaded ? kUploaded : kRegistered, name);
-  const std::string value = kept.entry.SerializeAsString();
-  with[name] = std::move(kept);
-  ASSIGN_OR_RETURN(const engine::CatalogSpec merged, Merge(file_, with));
-  RETURN_IF_ERROR(engine_->SetCatalog(merged));
-  if (store_ != nullptr) {
-    const absl::Status stored = store_->Put(key, value);
-    if (!stored.ok()) {
-      const auto before = Merge(file_, kept_);
-      if (before.ok()) (void)engine_->SetCatalog(*before);
-      return stored;
-    }
+absl::Status Registry::Add(KeptEntry kept) {
+  RETURN_IF_ERROR(restored_);
+  kept.stamp = engine::FileStamp(PathOf(kept));
+  const std::string name = NameOf(kept);
+  Kept with = kept_;
+  with[name] = kept;
+  RETURN_IF_ERROR(Serve(file_, with, name));
+  if (const absl::Status stored = disk_.Put(kept); !stored.ok()) {
+    (void)Serve(file_, kept_);  // as before: it was served
+    return stored;
   }
   kept_ = std::move(with);
   return absl::OkStatus();
@@ -285,24 +225,30 @@ absl::StatusOr<std::string> Registry::Register(
         "this server registers nothing: it was started without --model_root, "
         "the folder below which registered paths are");
   }
-  // Names and types first; the path is not resolved where it does not exist.
-  RETURN_IF_ERROR(
-      SpecOf(request, options_.model_root, options_.model_root).status());
-  RETURN_IF_ERROR(CheckInside(PathOf(request), options_.model_root));
-  Kept kept;
-  kept.entry = request;
+  ASSIGN_OR_RETURN(const engine::CatalogSpec spec,
+                   SpecOf(request, options_.model_root, options_.model_root));
+  const std::string& path =
+      spec.models.empty() ? spec.dictionaries[0].path : spec.models[0].path;
   std::error_code failed;
-  const std::string path =
-      fs::canonical(fs::path(options_.model_root) / PathOf(request), failed);
+  if (!fs::is_directory(path, failed)) {
+    const std::string& given = request.has_model()
+                                   ? request.model().path()
+                                   : request.dictionary().path();
+    return InvalidArgumentError(StrCat("path is \"", given,
+                                       "\"; accepted: a folder below the "
+                                       "server's model root"));
+  }
+  KeptEntry kept;
+  kept.entry = request;
   if (request.has_model()) {
     kept.entry.mutable_model()->set_path(path);
   } else {
     kept.entry.mutable_dictionary()->set_path(path);
   }
-  const std::string name = NameOf(request);
+  const std::string name = NameOf(kept);
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(CheckFree(name));
-  RETURN_IF_ERROR(Add(name, std::move(kept)));
+  RETURN_IF_ERROR(Add(std::move(kept)));
   return name;
 }
 
@@ -326,40 +272,30 @@ absl::Status Registry::Unregister(const std::string& name) {
       dependants.push_back(other);
     }
   }
-  if (!dependants.empty()) {
+  if (!dependants.empty() && !HasName(file_, name)) {
     return absl::FailedPreconditionError(StrCat(
         "\"", name, "\" has dictionaries: ", absl::StrJoin(dependants, ", "),
         "; unregister them first"));
   }
-  const Kept leaving = found->second;
-  std::map<std::string, Kept> without = kept_;
+  const KeptEntry leaving = found->second;
+  Kept without = kept_;
   without.erase(name);
-  ASSIGN_OR_RETURN(const engine::CatalogSpec merged, Merge(file_, without));
-  RETURN_IF_ERROR(engine_->SetCatalog(merged));
-  if (store_ != nullptr) {
-    const absl::Status deleted = store_->Delete(
-        StrCat(leaving.uploaded ? kUploaded : kRegistered, name));
-    if (!deleted.ok()) {
-      const auto before = Merge(file_, kept_);
-      if (before.ok()) (void)engine_->SetCatalog(*before);
-      return deleted;
-    }
+  RETURN_IF_ERROR(Serve(file_, without));
+  if (const absl::Status deleted = disk_.Delete(name); !deleted.ok()) {
+    (void)Serve(file_, kept_);  // as before: it was served
+    return deleted;
   }
   kept_ = std::move(without);
   if (leaving.uploaded) {
     std::error_code ignored;  // an open file stays readable to its requests
-    fs::remove_all(PathOf(leaving.entry), ignored);
+    fs::remove_all(PathOf(leaving), ignored);
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<Registry::Upload>> Registry::BeginUpload(
     const v1::UploadDictionaryRequest::Header& header) {
-  if (options_.upload_directory.empty()) {
-    return absl::FailedPreconditionError(
-        "this server takes no uploads: it was started without --upload_dir and "
-        "without --cache_dir");
-  }
+  RETURN_IF_ERROR(uploads_.status());
   const v1::DictionaryEntry& entry = header.dictionary();
   if (!entry.path().empty()) {
     return InvalidArgumentError(
@@ -375,8 +311,7 @@ absl::StatusOr<std::shared_ptr<Registry::Upload>> Registry::BeginUpload(
     return InvalidArgumentError(StrCat("header.cfg: ", header.cfg().size(),
                                        " bytes; accepted: ", kMaxCfgBytes));
   }
-  const auto cfg = model::ParseJson(header.cfg(), "header.cfg");
-  if (!cfg.ok()) return cfg.status();
+  RETURN_IF_ERROR(model::ParseJson(header.cfg(), "header.cfg").status());
   if (header.bytes() <= 0) {
     return InvalidArgumentError(
         StrCat("header.bytes is ", header.bytes(),
@@ -387,7 +322,7 @@ absl::StatusOr<std::shared_ptr<Registry::Upload>> Registry::BeginUpload(
   upload->entry = entry;
   {
     absl::MutexLock lock(&mu_);
-    RETURN_IF_ERROR(opened_);
+    RETURN_IF_ERROR(restored_);
     RETURN_IF_ERROR(CheckFree(entry.name()));
     int64_t used = uploading_;
     for (const auto& [name, kept] : kept_) used += kept.bytes;
@@ -400,8 +335,7 @@ absl::StatusOr<std::shared_ptr<Registry::Upload>> Registry::BeginUpload(
     // Counted before it takes room.
     uploading_ += header.bytes();
   }
-  auto spool = UploadSpool::Create(options_.upload_directory, header.cfg(),
-                                   header.bytes());
+  auto spool = uploads_.Begin(header.cfg(), header.bytes());
   if (!spool.ok()) {
     absl::MutexLock lock(&mu_);
     uploading_ -= header.bytes();
@@ -411,26 +345,29 @@ absl::StatusOr<std::shared_ptr<Registry::Upload>> Registry::BeginUpload(
   return upload;
 }
 
-absl::StatusOr<std::string> Registry::FinishUpload(Upload& upload,
-                                                   absl::string_view sha256) {
-  const std::string name = upload.entry.name();
-  const std::string folder = StrCat(options_.upload_directory, "/dictionary-",
-                                    absl::StrReplaceAll(name, {{"/", "%"}}));
-  Kept kept;
+absl::StatusOr<std::string> Registry::FinishUpload(
+    Upload& upload, absl::string_view sha256,
+    const engine::RequestContext& context) {
+  KeptEntry kept;
   kept.uploaded = true;
   kept.bytes = upload.spool->bytes();
   *kept.entry.mutable_dictionary() = upload.entry;
+  const std::string name = NameOf(kept);
+  const std::string folder = uploads_.PathFor(name);
   kept.entry.mutable_dictionary()->set_path(folder);
-  ASSIGN_OR_RETURN(const engine::CatalogSpec spec, SpecOf(kept.entry, "/", ""));
+  ASSIGN_OR_RETURN(const engine::CatalogSpec spec, SpecOf(kept, ""));
   RETURN_IF_ERROR(upload.spool->Complete(sha256));
-  RETURN_IF_ERROR(
-      CheckUpload(upload.spool->folder(), spec.dictionaries[0], *engine_));
+  {
+    const model::ReadMonitor::Scope watched(nullptr, context.cancelled.get());
+    RETURN_IF_ERROR(
+        CheckUpload(upload.spool->folder(), spec.dictionaries[0], *engine_));
+  }
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(CheckFree(name));
   std::error_code ignored;
   fs::remove_all(folder, ignored);  // of a server that ended just before Add
   RETURN_IF_ERROR(upload.spool->Keep(folder));
-  const absl::Status added = Add(name, std::move(kept));
+  const absl::Status added = Add(std::move(kept));
   if (!added.ok()) {
     fs::remove_all(folder, ignored);
     return added;

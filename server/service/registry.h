@@ -2,19 +2,23 @@
 #define CUPOLA_SERVER_SERVICE_REGISTRY_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "cupola/v1/catalog.pb.h"
 #include "server/engine/engine.h"
+#include "server/engine/executor.h"
+#include "server/service/kept_entries.h"
+#include "server/service/upload_folder.h"
 #include "server/service/upload_spool.h"
-#include "storage/durable_store.h"
 
 namespace cupola::service {
 
@@ -25,23 +29,25 @@ struct RegistryOptions {
   std::string state_directory;
   std::string upload_directory;              // empty: nothing may be uploaded
   int64_t upload_bytes = int64_t{10} << 30;  // all uploads together
+  absl::Duration upload_idle = absl::Minutes(1);  // see idle_limit()
 };
 
 // The catalog as it changes while the server runs: the file's entries, which
 // Reload reads again, and those that were registered or uploaded, under one set
-// of names. Every change either takes effect as a whole or changes nothing. Any
-// thread may call; calls wait for the disk. Errors name the field.
+// of names. Every change either takes effect as a whole or changes nothing. An
+// entry that cannot be served any more is one that fails, with the reason, and
+// can still be unregistered; a name that the file has too means the file's
+// entry. Any thread may call; calls wait for the disk: see Run. Errors name the
+// field.
 class Registry {
  public:
   // `file`: what the engine was made with, which outlives this. Adds what
-  // earlier servers have kept; what of it cannot be served any more is logged
-  // and left out.
-  static std::unique_ptr<Registry> Open(const RegistryOptions& options,
-                                        engine::CatalogSpec file,
-                                        engine::Engine* engine);
+  // earlier servers have kept, and deletes what they have left behind.
+  Registry(const RegistryOptions& options, engine::CatalogSpec file,
+           engine::Engine* engine);
 
   // Reads the file again. Entries whose files have changed are replaced.
-  // INVALID_ARGUMENT: the old catalog stays.
+  // INVALID_ARGUMENT, NOT_FOUND: it is no catalog, and the old one stays.
   absl::Status Reload();
 
   // See catalog.proto. These return the entry's name.
@@ -53,37 +59,38 @@ class Registry {
   struct Upload;
   absl::StatusOr<std::shared_ptr<Upload>> BeginUpload(
       const v1::UploadDictionaryRequest::Header& header);
-  absl::StatusOr<std::string> FinishUpload(Upload& upload,
-                                           absl::string_view sha256);
+  // `context` says when nobody waits any more.
+  absl::StatusOr<std::string> FinishUpload(
+      Upload& upload, absl::string_view sha256,
+      const engine::RequestContext& context);
+  // How long an upload may send nothing: it has its share of the quota.
+  absl::Duration idle_limit() const { return options_.upload_idle; }
+
+  // Runs a task on threads for what waits for the disk, so that who asks only
+  // what the server knows does not wait with it.
+  void Run(std::function<void()> task) { executor_.Run(std::move(task)); }
 
  private:
-  // A registered entry as it is kept: with its path made absolute.
-  struct Kept {
-    v1::RegisterRequest entry;
-    bool uploaded = false;
-    int64_t bytes = 0;  // of an upload
-    std::string stamp;  // of its files when it was added or last reloaded
-  };
-  Registry(const RegistryOptions& options, engine::CatalogSpec file,
-           engine::Engine* engine);
+  using Kept = std::map<std::string, KeptEntry>;
   void Restore();
-  // The file's entries and the kept ones, or an error that names one.
-  static absl::StatusOr<engine::CatalogSpec> Merge(
-      const engine::CatalogSpec& file, const std::map<std::string, Kept>& kept);
+  // Serves the file's entries and the kept ones; `whole` as SetCatalog's.
+  absl::Status Serve(const engine::CatalogSpec& file, const Kept& kept,
+                     const std::string& whole = "");
   absl::Status CheckFree(const std::string& name) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Serves the catalog with the entry and then keeps it on the disk.
-  absl::Status Add(const std::string& name, Kept kept)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Add(KeptEntry kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  RegistryOptions options_;  // never changes
+  const RegistryOptions options_;
   engine::Engine* const engine_;
+  const UploadFolder uploads_;
   absl::Mutex mu_;
+  KeptEntries disk_ ABSL_GUARDED_BY(mu_);
+  absl::Status restored_ ABSL_GUARDED_BY(mu_);  // not OK: nothing can be added
   engine::CatalogSpec file_ ABSL_GUARDED_BY(mu_);
-  std::map<std::string, Kept> kept_ ABSL_GUARDED_BY(mu_);
-  int64_t uploading_ ABSL_GUARDED_BY(mu_) = 0;    // bytes under way
-  absl::Status opened_;                           // of the store
-  std::unique_ptr<storage::DurableStore> store_;  // null: in memory
+  Kept kept_ ABSL_GUARDED_BY(mu_);
+  int64_t uploading_ ABSL_GUARDED_BY(mu_) = 0;  // bytes under way
+  engine::Executor executor_;  // last: its tasks use everything above
 };
 
 // Its end frees the quota, and the files unless they were kept.

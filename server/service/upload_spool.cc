@@ -53,16 +53,10 @@ UploadSpool::UploadSpool(std::string folder, int64_t bytes)
 
 absl::StatusOr<std::unique_ptr<UploadSpool>> UploadSpool::Create(
     const std::string& directory, absl::string_view cfg, int64_t bytes) {
-  std::error_code failed;
-  fs::create_directories(directory, failed);
-  if (failed) {
-    return absl::InternalError(
-        absl::StrCat("making ", directory, ": ", failed.message()));
-  }
   std::string folder = absl::StrCat(directory, "/", kPrefix, "XXXXXX");
   if (mkdtemp(folder.data()) == nullptr) return Failure("making", folder);
   auto spool = absl::WrapUnique(new UploadSpool(folder, bytes));
-  const std::string cfg_path = absl::StrCat(folder, "/cfg.json");
+  const std::string cfg_path = absl::StrCat(folder, "/", kCfg);
   spool->file_.reset(std::fopen(cfg_path.c_str(), "wb"));
   if (spool->file_ == nullptr) return Failure("making", cfg_path);
   if (std::fwrite(cfg.data(), 1, cfg.size(), spool->file_.get()) !=
@@ -70,7 +64,7 @@ absl::StatusOr<std::unique_ptr<UploadSpool>> UploadSpool::Create(
     return Failure("writing", cfg_path);
   }
   RETURN_IF_ERROR(CloseSynced(spool->file_.get(), cfg_path));
-  const std::string path = absl::StrCat(folder, "/sae_weights.safetensors");
+  const std::string path = absl::StrCat(folder, "/", kWeights);
   spool->file_.reset(std::fopen(path.c_str(), "wb"));
   if (spool->file_ == nullptr) return Failure("making", path);
   return spool;
@@ -119,8 +113,10 @@ absl::Status UploadSpool::Keep(const std::string& folder) {
   if (std::rename(folder_.c_str(), folder.c_str()) != 0) {
     return Failure("naming", folder);
   }
+  folder_ = folder;
+  RETURN_IF_ERROR(SyncFolder(fs::path(folder).parent_path()));
   folder_.clear();
-  return SyncFolder(fs::path(folder).parent_path());
+  return absl::OkStatus();
 }
 
 }  // namespace cupola::service

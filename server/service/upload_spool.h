@@ -21,9 +21,11 @@ class UploadSpool {
  public:
   // Folders of uploads that a crash has left behind begin so.
   static constexpr char kPrefix[] = "part-";
+  // The files.
+  static constexpr char kCfg[] = "cfg.json";
+  static constexpr char kWeights[] = "sae_weights.safetensors";
 
-  // A new folder in `directory`, which is made where it is missing. `bytes`: of
-  // the safetensors file.
+  // A new folder in `directory`. `bytes`: of the safetensors file.
   static absl::StatusOr<std::unique_ptr<UploadSpool>> Create(
       const std::string& directory, absl::string_view cfg, int64_t bytes);
   ~UploadSpool();

@@ -2,6 +2,8 @@
 
 #include <memory>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
@@ -79,6 +81,36 @@ TEST_F(LoaderTest, AFailureTellsWhatAndWhy) {
   EXPECT_EQ(
       answer.value.status(),
       absl::FailedPreconditionError("thing \"x\" failed to load: no config"));
+}
+
+TEST_F(LoaderTest, WhatMayPassIsTriedAgain) {
+  for (const absl::Status& failure :
+       {absl::ResourceExhaustedError("no memory"),
+        absl::UnavailableError("the disk does not answer")}) {
+    LoadSlot<int> slot;
+    int loads = 0;
+    const Loader::Load<int> load = {
+        "thing \"y\"",
+        [&]() -> absl::StatusOr<int> {
+          if (++loads == 1) return failure;
+          return 7;
+        },
+        [](absl::Duration) {}};
+    std::vector<absl::StatusOr<int>> got;
+    for (int i = 0; i < 2; ++i) {
+      absl::Notification told;
+      loader_.Acquire<int>(slot, load, {}, [&](absl::StatusOr<int> value) {
+        got.push_back(std::move(value));
+        told.Notify();
+      });
+      told.WaitForNotification();
+    }
+    EXPECT_EQ(got[0].status().code(), failure.code());
+    EXPECT_THAT(std::string(got[0].status().message()),
+                HasSubstr(std::string(failure.message())));
+    ASSERT_TRUE(got[1].ok()) << got[1].status();
+    EXPECT_EQ(*got[1], 7);
+  }
 }
 
 TEST_F(LoaderTest, ARequestWaitsUntilItsDeadlineOnly) {

@@ -211,6 +211,55 @@ TEST_F(RoomQueueTest, WhoMayNotEvictTakesWhatIsFree) {
   EXPECT_TRUE(Loaded("a"));
 }
 
+TEST_F(RoomQueueTest, AllWhoWantTheSameBeginTogether) {
+  Add("a", 8);
+  Add("b", 8);
+  Answer a;
+  Ask("a", &a);
+  std::vector<Answer> many(500);
+  std::vector<RequestContext> contexts(many.size());
+  for (size_t i = 0; i < many.size(); ++i) Ask("b", &many[i], contexts[i]);
+  // Every other one gives up, the first among them.
+  for (size_t i = 0; i < many.size(); i += 2) {
+    contexts[i].cancelled->store(true);
+  }
+  many[0].told.WaitForNotification();
+  EXPECT_TRUE(absl::IsCancelled(many[0].status));
+  EXPECT_FALSE(many[1].told.HasBeenNotified());
+  a.weights = nullptr;
+  for (Answer& answer : many) answer.told.WaitForNotification();
+  for (size_t i = 1; i < many.size(); i += 2) {
+    EXPECT_TRUE(many[i].status.ok()) << many[i].status;
+  }
+  EXPECT_EQ(loads_, 2);
+}
+
+TEST_F(RoomQueueTest, ThoseWhoAreTooManyComeAgain) {
+  Add("a", 8);
+  Add("b", 8);
+  Answer a;
+  Ask("a", &a);
+  RequestContext context;
+  context.client = "notebook";
+  constexpr size_t kMost = RoomQueue::kMaxWaitingPerClient;
+  std::vector<Answer> many(kMost + 1);
+  for (Answer& answer : many) Ask("b", &answer, context);
+  ASSERT_TRUE(many[kMost].told.HasBeenNotified());
+  EXPECT_TRUE(absl::IsResourceExhausted(many[kMost].status));
+  EXPECT_TRUE(many[kMost].status.GetPayload("retry-delay-ms").has_value());
+  EXPECT_FALSE(many[0].told.HasBeenNotified());
+  // Another client still may wait, and this one again when others have left.
+  RequestContext other;
+  other.client = "dashboard";
+  Answer theirs, later;
+  Ask("b", &theirs, other);
+  EXPECT_FALSE(theirs.told.HasBeenNotified());
+  a.weights = nullptr;
+  for (size_t i = 0; i < kMost; ++i) many[i].told.WaitForNotification();
+  Ask("b", &later, context);
+  EXPECT_TRUE(later.status.ok());
+}
+
 TEST_F(RoomQueueTest, StopTellsWhoWaits) {
   Add("a", 8);
   Add("b", 8);

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import signal
+import threading
 import time
 
 import cupola
@@ -14,9 +15,11 @@ import pytest
 from cupola import _protos
 from harness import checkpoints
 from harness.server import Server, catalog_text
+from harness.zoo import make_dictionaries
 from safetensors.numpy import load_file
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
+PAIR_HOOK = "blocks.1.ln2.hook_normalized"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,8 @@ def test_registered_entries_serve_and_outlive_the_server(tmp_path, catalog, root
             info = client.register_dictionary("new/sae", "new", "m1-sae")
             assert info.model == "new"
             assert client.load("new/sae").state == "resident"
+            with pytest.raises(cupola.CupolaError):  # a half of what is no pair
+                client.load("none:in")
             before = features(client, "new/sae")
             assert before.csr.nnz > 0
     with start(tmp_path, catalog, root) as server:
@@ -175,8 +180,13 @@ def test_upload(tmp_path, catalog, root):
             assert "from/folder" not in names(client)
             got = features(client, "from/memory")
             assert (got.csr != expected.csr).nnz == 0
-    (kept,) = (tmp_path / "server/cache/state/uploads").iterdir()
-    assert kept.name == "dictionary-from%memory"
+    assert uploaded(tmp_path) == ["dictionary-from%memory"]
+
+
+def uploaded(tmp_path):
+    """What lies in the folder of uploads."""
+    folder = tmp_path / "server/cache/state/cupola-uploads"
+    return sorted(path.name for path in folder.iterdir() if path.name != "LOCK")
 
 
 def requests(**fields):
@@ -192,8 +202,6 @@ def requests(**fields):
 
 def test_uploads_that_are_refused_leave_nothing_behind(tmp_path, catalog, root):
     with start(tmp_path, catalog, root, "--upload_bytes=2M") as server:
-        uploads = tmp_path / "server/cache/state/uploads"
-
         def code(*messages):
             with grpc.insecure_channel(server.grpc) as channel:
                 call = _protos.catalog_grpc.CatalogStub(channel).UploadDictionary
@@ -239,8 +247,8 @@ def test_uploads_that_are_refused_leave_nothing_behind(tmp_path, catalog, root):
         got, details = code(header, piece, request(sha256=digest))
         assert got == "INVALID_ARGUMENT" and "safetensors" in details
         deadline = time.monotonic() + 10
-        while uploads.exists() and any(uploads.iterdir()):
-            assert time.monotonic() < deadline, list(uploads.iterdir())
+        while uploaded(tmp_path):
+            assert time.monotonic() < deadline, uploaded(tmp_path)
             time.sleep(0.01)
         with cupola.connect(server.grpc) as client:
             assert names(client) == ["m0", "m0/sae"]
@@ -295,9 +303,6 @@ def test_sighup_reads_the_catalog_again(tmp_path, catalog, root):
     "text, says",
     [
         ("model { nam", "catalog.textproto:1:"),
-        (2 * 'model { name: "a" path: "ROOT/m0" } ', "twice"),
-        ('dictionary { name: "d" model: "nobody" path: "ROOT/x" }', "nobody"),
-        ('model { name: "mine" path: "ROOT/m0" }', "mine"),
         ('model { name: "a" path: "/" }', "inside the model root"),
     ],
 )
@@ -312,6 +317,171 @@ def test_a_broken_catalog_changes_nothing(tmp_path, catalog, root, text, says):
             assert says in line
             assert names(client) == ["m0", "mine", "m0/sae"]
             assert features(client, "m0/sae").csr.nnz > 0
+
+
+def test_what_contradicts_itself_fails_alone(tmp_path, catalog, root):
+    with start(tmp_path, catalog, root) as server:
+        with cupola.connect(server.grpc) as client:
+            client.register_model("mine", "m1")
+            mine = client.describe("mine").digest
+            (tmp_path / "server" / "catalog.textproto").write_text(
+                catalog
+                + 2 * f'model {{ name: "twice" path: "{root}/m1" }}\n'
+                + f'dictionary {{ name: "d" model: "nobody" path: "{root}/x" }}\n'
+                + f'model {{ name: "mine" path: "{root}/m0" }}\n'
+            )
+            reload(server, client, lambda: "twice" in names(client))
+            for name, says in (("twice", "twice"), ("d", "nobody")):
+                entry = client.describe(name)
+                assert entry.state == "failed" and says in entry.failure
+                with pytest.raises(cupola.FailedPrecondition, match=says):
+                    client.load(name)
+            # The file's, until it leaves again or the other is unregistered.
+            client.load("mine")
+            assert client.describe("mine").digest == client.describe("m0").digest
+            assert features(client, "m0/sae").csr.nnz > 0
+            (tmp_path / "server" / "catalog.textproto").write_text(catalog)
+            reload(server, client, lambda: "twice" not in names(client))
+            client.load("mine")
+            assert client.describe("mine").digest == mine
+
+
+def test_kept_entries_outside_of_the_root_fail_and_can_leave(
+    tmp_path, catalog, root
+):
+    with start(tmp_path, catalog, root) as server:
+        with cupola.connect(server.grpc) as client:
+            client.register_model("new", "m1")
+            client.register_dictionary("new/sae", "new", "m1-sae")
+            client.upload_dictionary("up", "m0", root / "m1-sae")
+    narrow = root / "narrow"
+    shutil.copytree(root / "m0", narrow / "m0")
+    shutil.copytree(root / "m0-sae", narrow / "m0-sae")
+    text = catalog_text({"m0": narrow / "m0"}, {"m0/sae": ("m0", narrow / "m0-sae")})
+    with start(tmp_path, text, narrow) as server:
+        with cupola.connect(server.grpc) as client:
+            assert names(client) == ["m0", "new", "m0/sae", "new/sae", "up"]
+            for name in ("new", "new/sae"):
+                entry = client.describe(name)
+                assert entry.state == "failed" and "model root" in entry.failure
+            assert features(client, "up").csr.nnz > 0
+            client.unregister("new/sae")
+            client.unregister("new")
+            assert names(client) == ["m0", "m0/sae", "up"]
+
+
+def test_what_a_killed_server_left_is_swept_and_nothing_else(
+    tmp_path, catalog, root
+):
+    with start(tmp_path, catalog, root) as server:
+        with cupola.connect(server.grpc) as client:
+            client.upload_dictionary("up", "m0", root / "m1-sae")
+        folder = tmp_path / "server/cache/state/cupola-uploads"
+        shutil.copytree(folder / "dictionary-up", folder / "dictionary-lost")
+        (folder / "part-abc").mkdir()
+        (folder / "notes").mkdir()
+        server.kill()
+    with start(tmp_path, catalog, root) as server:
+        assert uploaded(tmp_path) == ["dictionary-up", "notes"]
+        with cupola.connect(server.grpc) as client:
+            assert features(client, "up").csr.nnz > 0
+        # Another server with the same folder leaves it alone.
+        with Server(
+            tmp_path / "other",
+            catalog,
+            f"--upload_dir={tmp_path / 'server/cache/state'}",
+            "--no-self_check",
+        ) as other:
+            with cupola.connect(other.grpc) as client:
+                with pytest.raises(cupola.FailedPrecondition, match="another"):
+                    client.upload_dictionary("up2", "m0", root / "m1-sae")
+        assert uploaded(tmp_path) == ["dictionary-up", "notes"]
+
+
+def idle_upload(channel):
+    """A call that has begun to send a dictionary and sends no more."""
+    _, header = requests(bytes=1 << 20)
+    told = threading.Event()
+
+    def messages():
+        yield header
+        told.wait(60)
+
+    stub = _protos.catalog_grpc.CatalogStub(channel)
+    return stub.UploadDictionary.future(messages(), timeout=60), told
+
+
+def test_an_upload_that_sends_nothing_ends(tmp_path, catalog, root):
+    with start(
+        tmp_path, catalog, root, "--upload_bytes=1M", "--upload_idle_seconds=1"
+    ) as server:
+        with grpc.insecure_channel(server.grpc) as channel:
+            call, told = idle_upload(channel)
+            assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED, call.details()
+            assert "nothing has come" in call.details()
+            told.set()
+        with cupola.connect(server.grpc) as client:  # its quota is free again
+            client.upload_dictionary("up", "m0", root / "m1-sae")
+
+
+def test_a_drain_does_not_wait_for_an_idle_upload(tmp_path, catalog, root):
+    with start(tmp_path, catalog, root, "--drain_seconds=60") as server:
+        with grpc.insecure_channel(server.grpc) as channel:
+            call, told = idle_upload(channel)
+            while not uploaded(tmp_path):
+                time.sleep(0.01)
+            server.process.send_signal(signal.SIGTERM)
+            # A reload that comes too late ends nothing.
+            server.process.send_signal(signal.SIGHUP)
+            assert call.code() is grpc.StatusCode.UNAVAILABLE, call.details()
+            assert server.process.wait(30) == 0
+            told.set()
+        assert uploaded(tmp_path) == []
+
+
+def test_files_that_changed_are_not_served_as_what_they_were(
+    tmp_path, catalog, root
+):
+    with start(tmp_path, catalog, root) as server:
+        with cupola.connect(server.grpc) as client:
+            first = features(client, "m0/sae")
+            client.unload("m0")
+            weights = "sae_weights.safetensors"
+            # In place, as cp and rsync --inplace do.
+            (root / "m0-sae" / weights).write_bytes(
+                (root / "m1-sae" / weights).read_bytes()
+            )
+            assert features(client, "m0/sae").provenance.from_cache
+            with pytest.raises(cupola.FailedPrecondition, match="changed"):
+                client.dictionary("m0/sae").features([*PROMPT, 7])
+            digest = client.describe("m0/sae").digest
+            reload(
+                server,
+                client,
+                lambda: client.describe("m0/sae").digest not in ("", digest),
+            )
+            assert (features(client, "m0/sae").csr != first.csr).nnz > 0
+
+
+def test_a_job_on_registered_entries_goes_on_after_a_kill(tmp_path, root):
+    make_dictionaries.make_pair(
+        root / "pair", d_in=128, d_sae=90, k=10, hook_name=PAIR_HOOK, seed=3
+    )
+    prompts = [[3 + (7 * i + k) % 90 for k in range(9)] for i in range(200)]
+    flags = ("--job_checkpoint_seconds=0",)
+    server = start(tmp_path, "", root, *flags)
+    with cupola.connect(server.grpc) as client:
+        client.register_model("new", "m1")
+        client.register_dictionary("pair", "new", "pair")
+        job = client.pair("pair").accumulate(prompts, chunk_tokens=8)
+        for info in job.watch():
+            if info.chunks_saved >= 2:
+                break
+        server.kill()
+    assert not info.ended, "too short to be interrupted"
+    with start(tmp_path, "", root, *flags) as server:
+        with cupola.connect(server.grpc) as client:
+            assert client.job(job.id).wait().tokens_done == 9 * 200
 
 
 def test_a_missing_folder_fails_alone(tmp_path, catalog, root):

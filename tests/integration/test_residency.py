@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from harness import checkpoints
 from harness.server import Server, catalog_text
+from harness.zoo import make_dictionaries
 
-COUNT = 6
-HELD = 2  # of each, at the same time
+COUNT = 20
+HELD = 4  # of each, at the same time
 
 
 @pytest.fixture(scope="module")
@@ -165,13 +166,60 @@ def test_two_devices_share_the_entries(catalog, unlimited, tmp_path):
     with start(catalog, tmp_path, "1G", "--device=cpu,cpu:0") as server:
         with cupola.connect(server.grpc) as client:
             devices = [model.device for model in client.models()]
-            assert sorted(devices) == ["cpu"] * 3 + ["cpu:0"] * 3
+            assert sorted(devices) == ["cpu"] * (COUNT // 2) + ["cpu:0"] * (COUNT // 2)
             for i in range(COUNT):
                 same(
                     client.dictionary(f"m{i}/sae").features(prompt(i)),
                     answers[i],
                 )
             assert all(m.used_bytes > 0 for m in client.device_memory())
+
+
+def used_bytes(client):
+    (memory,) = client.device_memory()
+    return memory.used_bytes
+
+
+def test_constants_of_pairs_count_and_make_room(tmp_path):
+    models, _ = checkpoints.make(tmp_path / "checkpoints", 2)
+    pair = make_dictionaries.make_pair(
+        tmp_path / "pair",
+        d_in=128,
+        d_sae=512,
+        k=16,
+        hook_name="blocks.1.ln2.hook_normalized",
+        seed=3,
+    )
+    catalog = catalog_text(models, {"pair": ("m0", pair)})
+    with start(catalog, tmp_path / "all", 0) as server:
+        with cupola.connect(server.grpc) as client:
+            expected = client.pair("pair").jacobian([prompt(0), prompt(1)])
+            both = used_bytes(client)
+            other = client.describe("m1").resident_bytes
+            weights = sum(
+                client.describe(name).resident_bytes for name in ("m0", "m1", "pair")
+            )
+            assert both > weights + 2_000_000
+    limit = both - other // 2
+    with start(catalog, tmp_path / "some", limit) as server:
+        with cupola.connect(server.grpc) as client:
+            client.unload("m1")
+            first = client.pair("pair").jacobian([prompt(0)])
+            assert used_bytes(client) > limit - other
+            client.dictionary("pair:in").features(prompt(3))  # not the constants
+            client.load("m1")
+            states = [client.describe(n).state for n in ("m0", "m1", "pair")]
+            assert states == ["resident"] * 3
+            assert used_bytes(client) <= limit - 2_000_000
+            # Made again, with or without the products.
+            second = client.pair("pair").jacobian([prompt(1)])
+            assert used_bytes(client) <= limit
+    for got, part in ((first, expected.prompt == 0), (second, expected.prompt == 1)):
+        np.testing.assert_array_equal(got.in_latents, expected.in_latents[part])
+        scale = np.abs(expected.values).max()
+        np.testing.assert_allclose(
+            got.values, expected.values[part], rtol=0, atol=5e-5 * scale
+        )
 
 
 @pytest.mark.skipif(

@@ -80,12 +80,6 @@ TEST_F(LifecycleTest, StartsThatFailSayWhy) {
   EXPECT_EQ(bad.code, 1);
   EXPECT_THAT(bad.error, HasSubstr("/bad:1:"));
 
-  std::ofstream(folder_ + "/twice") << "model { name: \"x\" path: \"tiny\" }"
-                                       "model { name: \"x\" path: \"tiny\" }";
-  RunResult twice = RunServer({"--catalog=" + folder_ + "/twice"}, folder_);
-  EXPECT_EQ(twice.code, 1);
-  EXPECT_THAT(twice.error, HasSubstr("\"x\""));
-
   RunResult outside = RunServer(
       {"--catalog", catalog_, "--model_root", folder_ + "/sae"}, folder_);
   EXPECT_EQ(outside.code, 1);
@@ -98,6 +92,34 @@ TEST_F(LifecycleTest, StartsThatFailSayWhy) {
       folder_);
   EXPECT_EQ(taken.code, 1);
   EXPECT_THAT(taken.error, HasSubstr(running->address()));
+}
+
+TEST_F(LifecycleTest, ACatalogThatContradictsItselfServesTheRest) {
+  std::ofstream(catalog_, std::ios::app) << R"pb(
+    model { name: "x" path: "tiny" }
+    model { name: "x" path: "tiny" }
+    dictionary { name: "x/d" model: "x" path: "sae" }
+    dictionary { name: "orphan" model: "nobody" path: "sae" }
+  )pb";
+  const auto server = Start();
+  ASSERT_NE(server, nullptr);
+  server->WaitUntilReady();
+  const auto client = server->Connect();
+  EXPECT_TRUE(client->GetFeatures(FeaturesOf("the rest")).ok());
+  const auto twice = client->Describe("x");
+  ASSERT_TRUE(twice.ok()) << twice.status();
+  EXPECT_EQ(twice->model().state(), v1::FAILED);
+  EXPECT_THAT(twice->model().failure(), HasSubstr("twice"));
+  const auto of_it = client->Describe("x/d");
+  ASSERT_TRUE(of_it.ok()) << of_it.status();
+  EXPECT_EQ(of_it->dictionary().state(), v1::FAILED);
+  const auto orphan = client->Describe("orphan");
+  ASSERT_TRUE(orphan.ok()) << orphan.status();
+  EXPECT_THAT(orphan->dictionary().failure(), HasSubstr("\"nobody\""));
+  v1::FeaturesRequest request = FeaturesOf("whose?");
+  request.set_dictionary("orphan");
+  EXPECT_EQ(client->GetFeatures(request).status().code(),
+            absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(LifecycleTest, HealthFollowsTheCatalog) {
