@@ -16,6 +16,8 @@ namespace cupola {
 namespace {
 
 constexpr int64_t kMaxKeepHours = 24 * 365 * 100;
+// Such an answer lies in memory several times over.
+constexpr int64_t kMaxHttpAnswerBytes = 1LL << 30;
 
 using Setter = std::function<absl::Status(const std::string&)>;
 
@@ -88,8 +90,9 @@ Setter Number(int64_t* target, int64_t least, int64_t most) {
 }
 
 // 10G and 1048576, without signs or fractions.
-Setter Size(int64_t* target) {
-  return [target](const std::string& value) {
+Setter Size(int64_t* target,
+            int64_t most = std::numeric_limits<int64_t>::max()) {
+  return [=](const std::string& value) {
     static constexpr absl::string_view kSuffixes = "KMGT";
     absl::string_view digits = value;
     int shift = 0;
@@ -104,6 +107,9 @@ Setter Size(int64_t* target) {
     if (!absl::SimpleAtoi(digits, &number) || number < 0 ||
         number > (std::numeric_limits<int64_t>::max() >> shift)) {
       return Refuse(value, "bytes, as in 1048576, 512M or 10G");
+    }
+    if (number << shift > most) {
+      return Refuse(value, absl::StrCat("at most ", most, " bytes"));
     }
     *target = number << shift;
     return absl::OkStatus();
@@ -156,11 +162,13 @@ std::vector<FlagSpec> Specs(Flags* f) {
        Text(&f->tls_cert)},
       {"tls_key", "FILE", "the certificate's key (PEM)", Text(&f->tls_key)},
       {"tls_client_ca", "FILE",
-       "ask clients for a certificate of this authority (PEM)",
+       "ask clients for a certificate of this authority (PEM); over HTTP, "
+       "which is plain, there is then no /v1 without --tokens",
        Text(&f->tls_client_ca)},
       {"insecure_public", "",
-       "listen on addresses that others can reach without TLS; off",
-       Switch(&f->insecure_public)},
+       "listen on addresses that others can reach without TLS; "
+       "--insecure_public=grpc or =http: only there; off",
+       OneOf(&f->insecure_public, {"false", "true", "grpc", "http"})},
       {"tokens", "FILE",
        "ask for a bearer token of this file (cupola token makes its lines)",
        Text(&f->tokens)},
@@ -182,7 +190,7 @@ std::vector<FlagSpec> Specs(Flags* f) {
        "https://lab.example",
        List(&f->http_origins)},
       {"http_answer_bytes", "SIZE", "larger answers go over gRPC only; 64M",
-       Size(&f->http_answer_bytes)},
+       Size(&f->http_answer_bytes, kMaxHttpAnswerBytes)},
       {"cache_dir", "DIR", "keep answers here; without it nothing is cached",
        Text(&f->cache_dir)},
       {"cache_bytes", "SIZE", "the cache's cap on disk; 10G",
@@ -285,19 +293,22 @@ absl::Status CheckSecurity(const Flags& flags) {
     return absl::InvalidArgumentError("--tls_client_ca needs --tls_cert");
   }
   const auto check = [&](const char* name, const Address& address,
-                         bool encrypted) {
-    if (encrypted || flags.insecure_public || IsLoopback(address.host)) {
+                         absl::string_view port, bool encrypted) {
+    const bool wanted =
+        flags.insecure_public == "true" || flags.insecure_public == port;
+    if (encrypted || wanted || IsLoopback(address.host)) {
       return absl::OkStatus();
     }
     return absl::InvalidArgumentError(absl::StrCat(
         "--", name, " is ", address.host, ":", address.port,
         ", which others can reach, without TLS; accepted: a loopback address, ",
         tls ? "" : "--tls_cert with --tls_key (gRPC only), ",
-        "or --insecure_public"));
+        "or --insecure_public=", port));
   };
-  absl::Status status = check("listen", flags.listen, tls);
-  if (status.ok() && flags.http_enabled)
-    status = check("http", flags.http, false);
+  absl::Status status = check("listen", flags.listen, "grpc", tls);
+  if (status.ok() && flags.http_enabled) {
+    status = check("http", flags.http, "http", false);
+  }
   return status;
 }
 

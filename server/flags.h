@@ -20,9 +20,12 @@ struct Flags {
   Address listen = {"127.0.0.1", 7070};
   bool http_enabled = true;
   Address http = {"127.0.0.1", 7071};
-  // Of the gRPC port; HTTP is plain.
+  // Of the gRPC port; HTTP is plain, so where certificates are all that tells
+  // clients apart, it has no /v1.
   std::string tls_cert, tls_key, tls_client_ca;
-  bool insecure_public = false;
+  // Where to listen for others without TLS: "false", "true" (on both ports),
+  // "grpc" or "http".
+  std::string insecure_public = "false";
   std::string tokens;
   int64_t client_requests_per_minute = 0;
   int64_t client_bytes_per_minute = 0;

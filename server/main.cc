@@ -137,12 +137,40 @@ void LogCatalog(const engine::Engine& engine) {
 // Null without TLS.
 absl::StatusOr<std::shared_ptr<tls::TlsFiles>> LoadTls(const Flags& flags) {
   if (flags.tls_cert.empty()) return nullptr;
-  return tls::TlsFiles::Load(
-      {flags.tls_cert, flags.tls_key, flags.tls_client_ca},
-      [](const absl::Status& status) {
-        service::LogWarning("TLS files kept, the new ones are broken",
-                            {{"reason", std::string(status.message())}});
-      });
+  return tls::LoadTlsFiles({flags.tls_cert, flags.tls_key, flags.tls_client_ca},
+                           [](const absl::Status& status) {
+                             if (status.ok()) {
+                               service::LogInfo("TLS files read");
+                             } else {
+                               service::LogWarning(
+                                   "TLS files kept, the new ones are broken",
+                                   {{"reason", std::string(status.message())}});
+                             }
+                           });
+}
+
+// What the HTTP port tells, and whom.
+http::HttpSources MakeHttpSources(const Flags& flags, service::Metrics* metrics,
+                                  const std::atomic<bool>* serving,
+                                  service::Access* access,
+                                  service::Server* server) {
+  http::HttpSources sources;
+  sources.metrics = [metrics] { return metrics->Text(); };
+  sources.ready = [serving] { return serving->load(); };
+  sources.admit = [access](const std::string& authorization,
+                           const std::string& address) {
+    return access->Identify(authorization, address).status();
+  };
+  // HTTP is plain and sees no certificates: it must not be the way around them.
+  if (!flags.tls_client_ca.empty() && flags.tokens.empty()) {
+    sources.why_no_api =
+        "no /v1 where --tls_client_ca is given without --tokens: HTTP is plain";
+    service::LogWarning("no JSON over HTTP", {{"reason", sources.why_no_api}});
+  } else {
+    sources.api = std::make_unique<http::JsonApi>(server->InProcessChannel(),
+                                                  flags.http_answer_bytes);
+  }
+  return sources;
 }
 
 void Reload(service::Registry& registry) {
@@ -247,16 +275,9 @@ int Serve(const Flags& flags) {
     http_options.port = flags.http.port;
     http_options.hosts = flags.http_hosts;
     http_options.origins = flags.http_origins;
-    http::HttpSources sources;
-    sources.metrics = [&metrics] { return metrics.Text(); };
-    sources.ready = [&serving] { return serving.load(); };
-    sources.admit = [access = access->get()](const std::string& authorization,
-                                             const std::string& address) {
-      return access->Identify(authorization, address).status();
-    };
-    sources.api = std::make_unique<http::JsonApi>((*server)->InProcessChannel(),
-                                                  flags.http_answer_bytes);
-    auto started = http::HttpServer::Start(http_options, std::move(sources));
+    auto started = http::HttpServer::Start(
+        http_options, MakeHttpSources(flags, &metrics, &serving, access->get(),
+                                      server->get()));
     if (!started.ok()) return Complain(started.status(), kFailed);
     http = *std::move(started);
     absl::StrAppend(&line, " http=", flags.http.host, ":", http->port());
@@ -288,6 +309,7 @@ int Serve(const Flags& flags) {
   (*server)->Drain(deadline);
   (*engine)->Drain(deadline);
   (*server)->Shutdown();
+  if (http != nullptr) http->Drain(deadline);
   http.reset();
   metrics.SetGauges(nullptr);
   server->reset();

@@ -5,13 +5,12 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "client/cpp/visit_tensors.h"
 
 namespace cupola {
 namespace {
 
-using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
-using google::protobuf::Reflection;
 
 constexpr int64_t kTooMany = std::numeric_limits<int64_t>::max();
 
@@ -43,27 +42,12 @@ int64_t ExpectedBytes(const v1::Tensor& tensor) {
   return bytes;
 }
 
-// Every tensor that is set below `message`, in field order.
-void CollectTensors(Message* message, std::vector<v1::Tensor*>* tensors) {
-  if (message->GetDescriptor() == v1::Tensor::descriptor()) {
-    tensors->push_back(static_cast<v1::Tensor*>(message));
-    return;
-  }
-  const Reflection* reflection = message->GetReflection();
-  std::vector<const FieldDescriptor*> fields;
-  reflection->ListFields(*message, &fields);  // ordered by number
-  for (const FieldDescriptor* field : fields) {
-    if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
-    if (!field->is_repeated()) {
-      CollectTensors(reflection->MutableMessage(message, field), tensors);
-      continue;
-    }
-    const int count = reflection->FieldSize(*message, field);
-    for (int i = 0; i < count; ++i) {
-      CollectTensors(reflection->MutableRepeatedMessage(message, field, i),
-                     tensors);
-    }
-  }
+std::vector<v1::Tensor*> TensorsOf(Message* message) {
+  std::vector<v1::Tensor*> tensors;
+  VisitTensors(message, [&tensors](v1::Tensor* tensor, const std::string&) {
+    tensors.push_back(tensor);
+  });
+  return tensors;
 }
 
 }  // namespace
@@ -72,10 +56,8 @@ absl::StatusOr<ChunkAssembler> ChunkAssembler::Create(Message* header,
                                                       int64_t chunked_bytes) {
   ChunkAssembler assembler;
   if (chunked_bytes == 0) return assembler;
-  std::vector<v1::Tensor*> tensors;
-  CollectTensors(header, &tensors);
   int64_t left = chunked_bytes;
-  for (v1::Tensor* tensor : tensors) {
+  for (v1::Tensor* tensor : TensorsOf(header)) {
     if (!tensor->data().empty()) continue;
     const int64_t bytes = ExpectedBytes(*tensor);
     if (bytes > left) {
@@ -97,10 +79,8 @@ absl::StatusOr<ChunkAssembler> ChunkAssembler::Create(Message* header,
 }
 
 int64_t ChunkAssembler::MissingBytes(Message* header) {
-  std::vector<v1::Tensor*> tensors;
-  CollectTensors(header, &tensors);
   int64_t missing = 0;
-  for (const v1::Tensor* tensor : tensors) {
+  for (const v1::Tensor* tensor : TensorsOf(header)) {
     if (!tensor->data().empty()) continue;
     const int64_t bytes = ExpectedBytes(*tensor);
     if (bytes > kTooMany - missing) return kTooMany;

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cpp/client_impl.h"
+#include "client/cpp/metadata_value.h"
 #include "grpcpp/grpcpp.h"
 
 namespace cupola {
@@ -53,6 +54,13 @@ Client::~Client() = default;
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
     const std::string& address, const ClientOptions& options) {
+  if (!options.token.empty() && !FitsMetadata(options.token)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the token, of ", options.token.size(),
+        " bytes, cannot be sent; accepted: printable ASCII, as in a file's "
+        "first line without its end, at most ",
+        kMaxMetadataValue));
+  }
   grpc::ChannelArguments arguments;
   arguments.SetServiceConfigJSON(kServiceConfig);
   arguments.SetMaxReceiveMessageSize(options.max_message_bytes);

@@ -55,7 +55,8 @@ struct ClientOptions {
 // a stream does not add up. Any thread may call; calls run at the same time.
 class Client {
  public:
-  // `address`: "HOST:PORT". UNAVAILABLE when no server answers in time.
+  // `address`: "HOST:PORT". UNAVAILABLE when no server answers in time;
+  // INVALID_ARGUMENT: a token that is not printable ASCII, or too long.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(
       const std::string& address, const ClientOptions& options = {});
   ~Client();

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "client/cpp/metadata_value.h"
 #include "client/cpp/routing_key.h"
 #include "grpcpp/client_context.h"
 
@@ -25,20 +26,12 @@ std::string NameOf(const Request& request) {
   }
 }
 
-// A metadata value is printable ASCII, and servers bound their sum. A name that
-// is neither cannot exist anyway, and the server says so.
-inline bool FitsMetadata(const std::string& text) {
-  for (const char c : text) {
-    if (c < 0x20 || c > 0x7e) return false;
-  }
-  return !text.empty() && text.size() <= 256;
-}
-
 // Adds what a proxy can choose a server by: `cupola-model`, the name the
 // request asks about, and `cupola-key` (RoutingKey).
 template <typename Request>
 void AddRoutingMetadata(const Request& request, grpc::ClientContext* context) {
   const std::string name = NameOf(request);
+  // A name that does not fit cannot exist anyway, and the server says so.
   if (FitsMetadata(name)) context->AddMetadata("cupola-model", name);
   context->AddMetadata("cupola-key", RoutingKey(request));
 }

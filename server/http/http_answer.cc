@@ -1,9 +1,17 @@
 #include "server/http/http_answer.h"
 
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 
 namespace cupola::http {
+namespace {
+
+constexpr char kRetryPayload[] = "cupola.http/retry-milliseconds";
+constexpr int64_t kBusyRetryMilliseconds = 1000;
+
+}  // namespace
 
 int HttpCode(absl::StatusCode code) {
   switch (code) {
@@ -74,18 +82,30 @@ const char* HttpReason(int code) {
   }
 }
 
-HttpAnswer ErrorAnswer(const absl::Status& error, long retry_milliseconds,
-                       int code) {
+absl::Status WithRetry(absl::Status error, int64_t milliseconds) {
+  error.SetPayload(kRetryPayload, absl::Cord(absl::StrCat(milliseconds)));
+  return error;
+}
+
+absl::Status Busy(const std::string& message) {
+  return WithRetry(absl::ResourceExhaustedError(message),
+                   kBusyRetryMilliseconds);
+}
+
+HttpAnswer ErrorAnswer(const absl::Status& error, int code) {
   HttpAnswer answer;
   answer.code = code == 0 ? HttpCode(error.code()) : code;
   nlohmann::ordered_json body = {
       {"code", absl::StatusCodeToString(error.code())},
       {"message", std::string(error.message())},
       {"details", nlohmann::ordered_json::array()}};
-  if (retry_milliseconds >= 0) {
-    body["details"].push_back({{"retryDelayMs", retry_milliseconds}});
-    answer.headers = absl::StrCat(
-        "Retry-After: ", (retry_milliseconds + 999) / 1000, "\r\n");
+  const auto retry = error.GetPayload(kRetryPayload);
+  int64_t milliseconds = 0;
+  if (retry.has_value() &&
+      absl::SimpleAtoi(std::string(*retry), &milliseconds)) {
+    body["details"].push_back({{"retryDelayMs", milliseconds}});
+    answer.headers =
+        absl::StrCat("Retry-After: ", (milliseconds + 999) / 1000, "\r\n");
   }
   if (answer.code == 401) {
     absl::StrAppend(&answer.headers, "WWW-Authenticate: Bearer\r\n");

@@ -1,6 +1,7 @@
 #ifndef CUPOLA_SERVER_HTTP_HTTP_ANSWER_H_
 #define CUPOLA_SERVER_HTTP_HTTP_ANSWER_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -24,12 +25,17 @@ int HttpCode(absl::StatusCode code);
 // "Not Found", ...: of a status line.
 const char* HttpReason(int code);
 
+// RESOURCE_EXHAUSTED that passes by itself: come again in a second.
+absl::Status Busy(const std::string& message);
+
+// `error`, with a delay after which to try again.
+absl::Status WithRetry(absl::Status error, int64_t milliseconds);
+
 // {"code": "NOT_FOUND", "message": "...", "details": []}. With a delay after
-// which to try again, which is then the one item of details, {"retryDelayMs":
-// N}, and the header Retry-After, in whole seconds; negative: none. `code`: 0:
+// which to try again (see WithRetry), that is the one item of details,
+// {"retryDelayMs": N}, and the header Retry-After, in whole seconds. `code`: 0:
 // the error's own.
-HttpAnswer ErrorAnswer(const absl::Status& error, long retry_milliseconds = -1,
-                       int code = 0);
+HttpAnswer ErrorAnswer(const absl::Status& error, int code = 0);
 
 }  // namespace cupola::http
 

@@ -6,21 +6,22 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "civetweb.h"
 #include "server/http/connection.h"
 #include "server/http/pages.h"
+#include "server/http/socket_watch.h"
 
 namespace cupola::http {
 namespace {
 
-// Questions take up to 32 of them (see pages.cc).
-constexpr char kThreads[] = "48";
-constexpr char kRequestTimeoutMilliseconds[] = "10000";
-
-int Answer(mg_connection* connection, void* pages) {
-  Connection exchange(connection);
-  return static_cast<Pages*>(pages)->Answer(&exchange);
-}
+// Questions and pages take up to 40 of them (see pages.cc); the others wait for
+// headers, tell of health and refuse.
+constexpr char kThreads[] = "160";
+// Of a header; and of silence within a body or an answer.
+constexpr char kRequestTimeoutMilliseconds[] = "5000";
+// How soon Drain sees that the last answer has been sent.
+constexpr absl::Duration kLookEvery = absl::Milliseconds(5);
 
 // CivetWeb explains on its log only why it does not start.
 int KeepMessage(const mg_connection* connection, const char* message) {
@@ -44,13 +45,12 @@ class HttpServer::Impl {
 
   absl::Status Start(const HttpOptions& options) {
     const std::string address = absl::StrCat(options.host, ":", options.port);
-    const char* settings[] = {"listening_ports",
-                              address.c_str(),
-                              "num_threads",
-                              kThreads,
-                              "request_timeout_ms",
+    const char* settings[] = {"listening_ports", address.c_str(), "num_threads",
+                              kThreads, "request_timeout_ms",
                               kRequestTimeoutMilliseconds,
-                              nullptr};
+                              // Else CivetWeb tells every page that it may.
+                              "access_control_allow_origin", "",
+                              "access_control_allow_methods", "", nullptr};
     mg_callbacks callbacks = {};
     callbacks.log_message = &KeepMessage;
     context_ = mg_start(&callbacks, &message_, settings);
@@ -59,7 +59,7 @@ class HttpServer::Impl {
           absl::StrCat("cannot listen on ", address, " for HTTP",
                        message_.empty() ? "" : ": ", message_));
     }
-    mg_set_request_handler(context_, "**", &Answer, &pages_);
+    mg_set_request_handler(context_, "**", &Answer, this);
     mg_server_port bound = {};
     if (mg_get_server_ports(context_, 1, &bound) < 1) {
       return absl::UnavailableError(
@@ -75,7 +75,23 @@ class HttpServer::Impl {
 
   int port() const { return port_; }
 
+  void Drain(absl::Time deadline) {
+    while (answering_ > 0 && absl::Now() < deadline) absl::SleepFor(kLookEvery);
+  }
+
  private:
+  static int Answer(mg_connection* connection, void* impl) {
+    auto* self = static_cast<Impl*>(impl);
+    ++self->answering_;
+    int code = 0;
+    {
+      Connection exchange(connection, &self->watch_);
+      code = self->pages_.Answer(&exchange);
+    }
+    --self->answering_;
+    return code;
+  }
+
   // CivetWeb looks for the order to stop every two seconds, or when a client
   // connects: so one does.
   void Stop() {
@@ -95,6 +111,8 @@ class HttpServer::Impl {
   }
 
   Pages pages_;
+  SocketWatch watch_;
+  std::atomic<int> answering_{0};
   std::string message_;  // only written while starting
   mg_context* context_ = nullptr;
   std::string client_host_;  // without brackets
@@ -113,5 +131,6 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
 }
 
 int HttpServer::port() const { return impl_->port(); }
+void HttpServer::Drain(absl::Time deadline) { impl_->Drain(deadline); }
 
 }  // namespace cupola::http

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "server/http/json_api.h"
 
 namespace cupola::http {
@@ -26,6 +27,7 @@ struct HttpSources {
   // everybody may.
   std::function<absl::Status(const std::string&, const std::string&)> admit;
   std::unique_ptr<JsonApi> api;  // null: no /v1
+  std::string why_no_api;        // told to who asks for it
 };
 
 // The port for operators, browsers and scripts:
@@ -39,27 +41,37 @@ struct HttpSources {
 //                             tensors (see ToFrames)
 //
 // The first two are for everybody; the others go by `admit`, by Host and by
-// Origin (see OriginPolicy). A POST has the content type application/json, at
-// most 32 MiB, and perhaps `Cupola-Timeout: SECONDS` (60). Errors are those of
-// ErrorAnswer.
+// Origin (see OriginPolicy), and pages of listed origins may ask what they may
+// (OPTIONS). A POST has the content type application/json, at most 32 MiB, and
+// perhaps `Cupola-Timeout: SECONDS` (60). Errors are those of ErrorAnswer.
 //
-// Its threads are its own and wait for answers; some are kept back, so that a
-// busy /v1 never keeps /healthz waiting: 429 beyond 32 questions or 256 MiB of
-// bodies at a time. CivetWeb does not tell of clients that go away: a question
-// of theirs runs until its timeout. Plain HTTP only: CivetWeb 1.15's TLS
-// wants functions that OpenSSL 3 no longer has (SSL_get_peer_certificate), and
-// ends the process over them; so encryption is a proxy's task.
+// What it takes is bounded. Beyond 32 questions at a time, 8 other pages, or a
+// gibibyte of memory for questions and answers (four times the largest answer,
+// where that is more): 429. A header may take 5 s, a body a minute, an answer
+// two on its way to the client; then the connection is shut. A question whose
+// client goes away is cancelled. Its threads are its own, and as many are kept
+// back for /healthz and /readyz that neither a busy /v1 nor a hundred clients
+// that send nothing keep them waiting.
+//
+// Plain HTTP only: CivetWeb 1.15's TLS wants functions that OpenSSL 3 no longer
+// has (SSL_get_peer_certificate), and ends the process over them; so encryption
+// is a proxy's task.
 class HttpServer {
  public:
   // UNAVAILABLE: the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(
       const HttpOptions& options, HttpSources sources);
-  // Ends the connections and joins the threads.
+  // Ends the connections, what they still send with them, and joins the
+  // threads.
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
   int port() const;
+
+  // Returns when all answers have been sent, at the latest at `deadline`. New
+  // requests are answered meanwhile.
+  void Drain(absl::Time deadline);
 
  private:
   class Impl;

@@ -1,14 +1,17 @@
 #include "server/http/json_api.h"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
+#include <optional>
 #include <utility>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cpp/chunk_assembler.h"
+#include "client/cpp/metadata_value.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/util/json_util.h"
 #include "grpcpp/generic/generic_stub.h"
@@ -28,7 +31,12 @@ constexpr absl::string_view kPackage = "cupola.v1.";
 constexpr absl::string_view kEndless = "cupola.v1.Jobs.Watch";
 // A file, which is no answer in JSON.
 constexpr absl::string_view kFile = "cupola.v1.Jobs.ExportShard";
-constexpr size_t kMaxMetadataValue = 1024;
+// How soon a caller's going is seen.
+constexpr absl::Duration kLookEvery = absl::Milliseconds(200);
+// What one JSON value, as a field of its own, may take when it has been parsed:
+// an object, and another value.
+constexpr int64_t kObjectBytes = 384;
+constexpr int64_t kValueBytes = 64;
 
 std::unique_ptr<Message> NewMessage(
     const google::protobuf::Descriptor* descriptor) {
@@ -38,11 +46,15 @@ std::unique_ptr<Message> NewMessage(
           ->New());
 }
 
-// gRPC ends the process over metadata that is not printable.
-bool FitsMetadata(const std::string& text) {
-  return !text.empty() && text.size() <= kMaxMetadataValue &&
-         std::all_of(text.begin(), text.end(),
-                     [](char c) { return c >= 0x20 && c <= 0x7e; });
+// An upper bound of what a body takes when it has been parsed, with Protobuf's
+// own binary copy of it on the way.
+int64_t ParsedBytes(const std::string& body) {
+  int64_t bytes = 2 * static_cast<int64_t>(body.size());
+  for (const char c : body) {
+    if (c == '{') bytes += kObjectBytes;
+    if (c == '[' || c == ',') bytes += kValueBytes;
+  }
+  return bytes;
 }
 
 absl::StatusOr<std::unique_ptr<Message>> ParseRequest(
@@ -66,8 +78,11 @@ absl::StatusOr<std::unique_ptr<Message>> ParseRequest(
 // A streamed answer in the making.
 class Collector {
  public:
-  Collector(const MethodDescriptor* method, int64_t max_bytes)
-      : max_bytes_(max_bytes), message_(NewMessage(method->output_type())) {
+  Collector(const MethodDescriptor* method, int64_t max_bytes,
+            ByteBudget::Share* share)
+      : max_bytes_(max_bytes),
+        share_(share),
+        message_(NewMessage(method->output_type())) {
     const auto* type = method->output_type();
     header_ = type->FindFieldByName("header");
     chunk_ = type->FindFieldByName("chunk");
@@ -75,66 +90,84 @@ class Collector {
   }
 
   absl::Status Add(grpc::ByteBuffer* bytes) {
-    bytes_ += static_cast<int64_t>(bytes->Length());
+    const auto size = static_cast<int64_t>(bytes->Length());
+    bytes_ += size;
     if (bytes_ > max_bytes_) return TooLarge(bytes_);
+    absl::Status held = Hold(size);
+    if (!held.ok()) return held;
     std::unique_ptr<Message> part(message_->New());
     const grpc::Status parsed =
         grpc::GenericDeserialize<grpc::ProtoBufferReader, Message>(bytes,
                                                                    part.get());
     if (!parsed.ok()) return absl::DataLossError(parsed.error_message());
     const auto* reflection = part->GetReflection();
-    if (chunk_ == nullptr || reflection->HasField(*part, header_)) {
-      message_->MergeFrom(*part);
-      return CheckAnnounced();
+    if (assembler_.has_value()) {
+      std::string scratch;
+      return assembler_->Append(
+          reflection->GetStringReference(*part, chunk_, &scratch));
     }
-    std::string scratch;
-    chunks_ += reflection->GetStringReference(*part, chunk_, &scratch);
-    return absl::OkStatus();
+    held = Hold(static_cast<int64_t>(part->SpaceUsedLong()));
+    if (!held.ok()) return held;
+    message_->MergeFrom(*part);
+    return header_ == nullptr ? absl::OkStatus() : ExpectChunks();
   }
 
   // The whole answer; the collector keeps it.
   absl::StatusOr<Message*> Finish() {
     if (header_ == nullptr) return message_.get();
-    Message* header =
-        message_->GetReflection()->MutableMessage(message_.get(), header_);
-    auto assembler =
-        ChunkAssembler::Create(header, static_cast<int64_t>(chunks_.size()));
-    if (!assembler.ok()) return assembler.status();
-    absl::Status status = assembler->Append(chunks_);
-    if (status.ok()) status = assembler->Finish();
-    chunks_ = std::string();
-    if (!status.ok()) return status;
-    return header;
+    if (!assembler_.has_value()) {
+      return absl::DataLossError("the answer has no header");
+    }
+    const absl::Status whole = assembler_->Finish();
+    if (!whole.ok()) return whole;
+    return Header();
   }
 
  private:
+  absl::Status Hold(int64_t more) {
+    return share_->Hold(share_->held() + more);
+  }
+
   absl::Status TooLarge(int64_t bytes) const {
     return absl::ResourceExhaustedError(absl::StrCat(
         "the answer has ", bytes, " bytes; accepted over HTTP: ", max_bytes_,
         "; gRPC has no such limit"));
   }
 
-  // The header tells how much is to come.
-  absl::Status CheckAnnounced() const {
-    if (header_ == nullptr) return absl::OkStatus();
-    const Message& header =
-        message_->GetReflection()->GetMessage(*message_, header_);
-    const auto* field = header.GetDescriptor()->FindFieldByName("provenance");
-    if (field == nullptr) return absl::OkStatus();
-    const Message& provenance =
-        header.GetReflection()->GetMessage(header, field);
-    const int64_t announced = provenance.GetReflection()->GetInt64(
-        provenance,
-        provenance.GetDescriptor()->FindFieldByName("chunked_bytes"));
-    return announced > max_bytes_ ? TooLarge(announced) : absl::OkStatus();
+  Message* Header() {
+    return message_->GetReflection()->MutableMessage(message_.get(), header_);
+  }
+
+  // The header has come, and tells how much is to follow.
+  absl::Status ExpectChunks() {
+    Message* header = Header();
+    int64_t bytes = 0;
+    const auto* field = header->GetDescriptor()->FindFieldByName("provenance");
+    if (field == nullptr) {
+      bytes = ChunkAssembler::MissingBytes(header);
+    } else {
+      const Message& provenance =
+          header->GetReflection()->GetMessage(*header, field);
+      bytes = provenance.GetReflection()->GetInt64(
+          provenance,
+          provenance.GetDescriptor()->FindFieldByName("chunked_bytes"));
+    }
+    if (bytes < 0 || bytes > max_bytes_) return TooLarge(bytes);
+    const absl::Status held = Hold(bytes);
+    if (!held.ok()) return held;
+    auto assembler = ChunkAssembler::Create(header, bytes);
+    if (!assembler.ok()) return assembler.status();
+    assembler_ = *std::move(assembler);
+    return absl::OkStatus();
   }
 
   const int64_t max_bytes_;
-  const std::unique_ptr<Message> message_;
+  ByteBudget::Share* const share_;
+  std::unique_ptr<Message> message_;
   const FieldDescriptor* header_ = nullptr;
   const FieldDescriptor* chunk_ = nullptr;
   int64_t bytes_ = 0;
-  std::string chunks_;
+  std::optional<ChunkAssembler> assembler_;  // once the header has come
 };
 
 // One call, from the request's bytes to the last of the answer's, on this
@@ -142,7 +175,7 @@ class Collector {
 class Exchange {
  public:
   Exchange(const std::shared_ptr<grpc::Channel>& channel, const JsonCall& call)
-      : stub_(channel) {
+      : gone_(call.gone), stub_(channel) {
     context_.set_deadline(absl::ToChronoTime(absl::Now() + call.timeout));
     const auto add = [this](const char* key, const std::string& value) {
       if (FitsMetadata(value)) context_.AddMetadata(key, value);
@@ -174,35 +207,85 @@ class Exchange {
     call->Finish(&status, this);
     Await();
     if (!collected.ok()) return collected;
-    return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                        status.error_message());
+    const absl::Status result(
+        static_cast<absl::StatusCode>(status.error_code()),
+        status.error_message());
+    int64_t delay = 0;
+    const bool retry = absl::SimpleAtoi(
+        ValueOf(context_.GetServerTrailingMetadata(), "grpc-retry-pushback-ms"),
+        &delay);
+    return retry && !result.ok() ? WithRetry(result, delay) : result;
   }
 
-  // Negative: the server names no delay.
-  long RetryMilliseconds() const {
-    const auto& trailer = context_.GetServerTrailingMetadata();
-    const auto found = trailer.find("grpc-retry-pushback-ms");
-    long delay = -1;
-    if (found == trailer.end() ||
-        !absl::SimpleAtoi(
-            absl::string_view(found->second.data(), found->second.size()),
-            &delay)) {
-      return -1;
-    }
-    return delay;
+  // The traceparent that the server has taken up; empty: none.
+  std::string Trace() const {
+    return ValueOf(context_.GetServerInitialMetadata(), "traceparent");
   }
 
  private:
+  static std::string ValueOf(
+      const std::multimap<grpc::string_ref, grpc::string_ref>& metadata,
+      const char* key) {
+    const auto found = metadata.find(key);
+    if (found == metadata.end()) return "";
+    return std::string(found->second.data(), found->second.size());
+  }
+
   bool Await() {
     void* tag = nullptr;
     bool ok = false;
-    return queue_.Next(&tag, &ok) && ok;
+    do {
+      if (gone_ && gone_()) context_.TryCancel();
+    } while (queue_.AsyncNext(&tag, &ok,
+                              absl::ToChronoTime(absl::Now() + kLookEvery)) ==
+             grpc::CompletionQueue::TIMEOUT);
+    return ok;
   }
 
+  const std::function<bool()> gone_;
   grpc::CompletionQueue queue_;
   grpc::ClientContext context_;
   grpc::GenericStub stub_;
 };
+
+// The request's bytes on the wire; takes the body out of `call`.
+absl::StatusOr<grpc::ByteBuffer> TakeRequest(const MethodDescriptor* method,
+                                             JsonCall* call) {
+  const std::string body = std::move(call->body);
+  const int64_t length = static_cast<int64_t>(body.size());
+  const absl::Status held = call->share->Hold(length + ParsedBytes(body));
+  if (!held.ok()) return held;
+  const auto request = ParseRequest(method, body);
+  if (!request.ok()) return request.status();
+  const auto parsed = static_cast<int64_t>((*request)->SpaceUsedLong());
+  grpc::ByteBuffer bytes;
+  bool own = false;
+  const grpc::Status serialized =
+      grpc::GenericSerialize<grpc::ProtoBufferWriter, Message>(**request,
+                                                               &bytes, &own);
+  if (!serialized.ok()) {
+    return absl::InternalError(serialized.error_message());
+  }
+  // The service parses it again, while the bytes wait here. No more than
+  // before, as what is parsed was bounded.
+  const absl::Status kept =
+      call->share->Hold(static_cast<int64_t>(bytes.Length()) + parsed);
+  if (!kept.ok()) return kept;
+  return bytes;
+}
+
+HttpAnswer AnswerOf(Collector* collector, bool frames, int64_t most,
+                    ByteBudget::Share* share) {
+  const absl::StatusOr<Message*> answer = collector->Finish();
+  if (!answer.ok()) return ErrorAnswer(answer.status());
+  absl::StatusOr<std::string> body =
+      frames ? ToFrames(*answer, most, share) : ToJson(**answer, most, share);
+  if (!body.ok()) return ErrorAnswer(body.status());
+  HttpAnswer result;
+  result.type = frames ? kBytesType : kJsonType;
+  result.body = *std::move(body);
+  return result;
+}
 
 }  // namespace
 
@@ -212,6 +295,10 @@ JsonApi::JsonApi(std::shared_ptr<grpc::Channel> channel,
 
 const MethodDescriptor* JsonApi::Find(absl::string_view service,
                                       absl::string_view method) {
+  if (std::find(std::begin(kJsonServices), std::end(kJsonServices), service) ==
+      std::end(kJsonServices)) {
+    return nullptr;
+  }
   const auto* found =
       google::protobuf::DescriptorPool::generated_pool()->FindMethodByName(
           absl::StrCat(kPackage, service, ".", method));
@@ -221,38 +308,25 @@ const MethodDescriptor* JsonApi::Find(absl::string_view service,
   return here ? found : nullptr;
 }
 
-HttpAnswer JsonApi::Call(const JsonCall& call) const {
+HttpAnswer JsonApi::Call(JsonCall call) const {
   const MethodDescriptor* method = Find(call.service, call.method);
   if (method == nullptr) {
     return ErrorAnswer(
         absl::NotFoundError("no such method; /v1/openapi.json has them all"));
   }
-  grpc::ByteBuffer bytes;
-  {
-    const auto request = ParseRequest(method, call.body);
-    if (!request.ok()) return ErrorAnswer(request.status());
-    bool own = false;
-    const grpc::Status serialized =
-        grpc::GenericSerialize<grpc::ProtoBufferWriter, Message>(**request,
-                                                                 &bytes, &own);
-    if (!serialized.ok()) {
-      return ErrorAnswer(absl::InternalError(serialized.error_message()));
-    }
-  }
-  Collector collector(method, max_answer_bytes_);
+  const absl::StatusOr<grpc::ByteBuffer> request = TakeRequest(method, &call);
+  if (!request.ok()) return ErrorAnswer(request.status());
+  Collector collector(method, max_answer_bytes_, call.share);
   Exchange exchange(channel_, call);
   const absl::Status status = exchange.Run(
       absl::StrCat("/", method->service()->full_name(), "/", method->name()),
-      bytes, &collector);
-  if (!status.ok()) return ErrorAnswer(status, exchange.RetryMilliseconds());
-  const absl::StatusOr<Message*> answer = collector.Finish();
-  if (!answer.ok()) return ErrorAnswer(answer.status());
-  absl::StatusOr<std::string> body =
-      call.frames ? ToFrames(*answer) : ToJson(**answer);
-  if (!body.ok()) return ErrorAnswer(body.status());
-  HttpAnswer result;
-  result.type = call.frames ? kBytesType : kJsonType;
-  result.body = *std::move(body);
+      *request, &collector);
+  HttpAnswer result = status.ok() ? AnswerOf(&collector, call.frames,
+                                             max_answer_bytes_, call.share)
+                                  : ErrorAnswer(status);
+  if (const std::string trace = exchange.Trace(); !trace.empty()) {
+    absl::StrAppend(&result.headers, "traceparent: ", trace, "\r\n");
+  }
   return result;
 }
 

@@ -47,7 +47,8 @@ ordered_json Integer(const char* format, int64_t least, uint64_t most) {
 ordered_json LongInteger(bool is_signed) {
   return {{"type", "string"},
           {"pattern",
-           is_signed ? "^(0|-?[1-9][0-9]{0,17})$" : "^(0|[1-9][0-9]{0,17})$"}};
+           // As many digits as the largest has.
+           is_signed ? "^(0|-?[1-9][0-9]{0,18})$" : "^(0|[1-9][0-9]{0,19})$"}};
 }
 
 ordered_json Number(const char* format) {

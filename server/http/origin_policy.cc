@@ -52,8 +52,10 @@ absl::Status OriginPolicy::CheckHost(absl::string_view host) const {
 }
 
 absl::Status OriginPolicy::CheckOrigin(absl::string_view origin,
-                                       absl::string_view own) const {
-  if (absl::EqualsIgnoreCase(origin, own) || IsListed(origin)) {
+                                       absl::string_view host) const {
+  if (absl::EqualsIgnoreCase(origin, absl::StrCat("http://", host)) ||
+      absl::EqualsIgnoreCase(origin, absl::StrCat("https://", host)) ||
+      IsListed(origin)) {
     return absl::OkStatus();
   }
   return absl::PermissionDeniedError(

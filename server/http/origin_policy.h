@@ -24,10 +24,11 @@ class OriginPolicy {
   // rebinding). Addresses and localhost cannot be such names.
   absl::Status CheckHost(absl::string_view host) const;
 
-  // Of an Origin header; `own` is the origin of this server's own pages.
-  // PERMISSION_DENIED: neither that nor a listed one.
+  // Of an Origin header; `host` is that request's Host, which CheckHost has
+  // passed: pages of that name are the server's own, with https where a proxy
+  // encrypts. PERMISSION_DENIED: neither that nor a listed one.
   absl::Status CheckOrigin(absl::string_view origin,
-                           absl::string_view own) const;
+                           absl::string_view host) const;
 
   // Whether pages of this origin, which is not the server's own, may read
   // answers.

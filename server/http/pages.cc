@@ -15,9 +15,9 @@ namespace cupola::http {
 namespace {
 
 constexpr int kMaxAsking = 32;
+constexpr int kMaxReading = 8;
 constexpr int64_t kMaxBodyBytes = 32 << 20;
-constexpr int64_t kAllBodyBytes = 256 << 20;
-constexpr long kBusyRetryMilliseconds = 1000;
+constexpr int64_t kBudgetBytes = 1 << 30;
 constexpr double kMaxTimeoutSeconds = 86400;
 // From the exposition format's definition, version 0.0.4.
 constexpr char kMetricsType[] = "text/plain; version=0.0.4; charset=utf-8";
@@ -29,34 +29,59 @@ HttpAnswer Text(int code, std::string text) {
 
 HttpAnswer NotAllowed(const char* allowed) {
   HttpAnswer answer = ErrorAnswer(
-      absl::UnimplementedError(absl::StrCat("only ", allowed)), -1, 405);
+      absl::UnimplementedError(absl::StrCat("only ", allowed)), 405);
   answer.headers = absl::StrCat("Allow: ", allowed, "\r\n");
   return answer;
 }
 
-HttpAnswer NoSuchPage() {
+HttpAnswer NoSuchPage(const HttpSources& sources) {
   return ErrorAnswer(absl::NotFoundError(
-      "pages: /healthz, /readyz, /metrics, /v1/openapi.json, "
-      "/v1/SERVICE/METHOD"));
+      sources.api == nullptr
+          ? absl::StrCat("pages: /healthz, /readyz, /metrics; ",
+                         sources.why_no_api)
+          : "pages: /healthz, /readyz, /metrics, /v1/openapi.json, "
+            "/v1/SERVICE/METHOD"));
 }
 
-// Gives back what was taken, whichever way a question ends.
-template <typename Counter, typename Amount>
-class Taken {
+// One of a number of places, for as long as it lives, if there is one left.
+class Place {
  public:
-  Taken(Counter* counter, Amount amount) : counter_(counter), amount_(amount) {
-    now_ = counter_->fetch_add(amount) + amount;
+  Place(std::atomic<int>* taken, int most)
+      : taken_(taken), mine_(taken->fetch_add(1) < most) {
+    if (!mine_) --*taken_;
   }
-  ~Taken() { counter_->fetch_sub(amount_); }
-  Taken(const Taken&) = delete;
-  Taken& operator=(const Taken&) = delete;
-  Amount now() const { return now_; }
+  ~Place() {
+    if (mine_) --*taken_;
+  }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+  bool mine() const { return mine_; }
 
  private:
-  Counter* const counter_;
-  const Amount amount_;
-  Amount now_;
+  std::atomic<int>* const taken_;
+  const bool mine_;
 };
+
+HttpAnswer TooMany(const char* what, int most) {
+  return ErrorAnswer(Busy(absl::StrCat(
+      "more ", what, " at a time over HTTP than accepted: ", most)));
+}
+
+bool IsQuestion(absl::string_view path) {
+  return absl::StartsWith(path, "/v1/") && path != "/v1/openapi.json";
+}
+
+// The seconds of a Cupola-Timeout header.
+absl::StatusOr<absl::Duration> ReadTimeout(const std::string& text) {
+  double seconds = 0;
+  if (!absl::SimpleAtod(text, &seconds) || !(seconds > 0) ||
+      seconds > kMaxTimeoutSeconds) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "Cupola-Timeout is no number of seconds; accepted: above 0, at most ",
+        kMaxTimeoutSeconds));
+  }
+  return absl::Seconds(seconds);
+}
 
 bool IsHealth(absl::string_view path) {
   return path == "/healthz" || path == "/readyz";
@@ -77,14 +102,19 @@ Pages::Pages(const HttpOptions& options, HttpSources sources)
             return hosts;
           }(),
           options.origins),
-      openapi_(sources_.api == nullptr ? "" : OpenApi()) {}
+      openapi_(sources_.api == nullptr ? "" : OpenApi()),
+      // The largest answer, and what it is made of, must fit.
+      budget_(
+          sources_.api == nullptr
+              ? 0
+              : std::max(kBudgetBytes, 4 * sources_.api->max_answer_bytes())) {}
 
 absl::Status Pages::Check(const Connection& connection) const {
   const std::string host = connection.Header("Host");
   absl::Status status = policy_.CheckHost(host);
   const std::string origin = connection.Header("Origin");
   if (status.ok() && !origin.empty()) {
-    status = policy_.CheckOrigin(origin, absl::StrCat("http://", host));
+    status = policy_.CheckOrigin(origin, host);
   }
   // A browser asks what it may without a token.
   if (status.ok() && sources_.admit && connection.method() != "OPTIONS") {
@@ -97,65 +127,80 @@ absl::Status Pages::Check(const Connection& connection) const {
 std::string Pages::CorsHeaders(const Connection& connection) const {
   const std::string origin = connection.Header("Origin");
   if (origin.empty() || !policy_.IsListed(origin)) return "";
-  return absl::StrCat("Access-Control-Allow-Origin: ", origin,
-                      "\r\nVary: Origin\r\n",
-                      "Access-Control-Expose-Headers: Retry-After\r\n");
+  return absl::StrCat(
+      "Access-Control-Allow-Origin: ", origin, "\r\nVary: Origin\r\n",
+      "Access-Control-Expose-Headers: Retry-After, traceparent\r\n");
 }
 
 int Pages::Answer(Connection* connection) {
-  if (IsHealth(connection->path())) return connection->Reply(Get(*connection));
+  if (IsHealth(connection->path())) {
+    return connection->Reply(Health(*connection));
+  }
   if (const absl::Status checked = Check(*connection); !checked.ok()) {
     return connection->Reply(ErrorAnswer(checked), CorsHeaders(*connection));
   }
-  const bool ask = absl::StartsWith(connection->path(), "/v1/") &&
-                   connection->path() != "/v1/openapi.json";
-  return connection->Reply(ask ? Post(connection) : Get(*connection),
-                           CorsHeaders(*connection));
-}
-
-HttpAnswer Pages::Get(const Connection& connection) const {
-  const absl::string_view path = connection.path();
-  HttpAnswer answer;
-  if (path == "/healthz") {
-    answer = Text(200, "ok\n");
-  } else if (path == "/readyz") {
-    answer = sources_.ready() ? Text(200, "ok\n") : Text(503, "not ready\n");
-  } else if (path == "/metrics") {
-    if (IsRead(connection)) {
-      answer = {200, kMetricsType, sources_.metrics(), ""};
-    }
-  } else if (path == "/v1/openapi.json" && !openapi_.empty()) {
-    answer.body = openapi_;
-  } else {
-    return NoSuchPage();
+  if (connection->method() == "OPTIONS") {
+    return connection->Reply(Options(*connection), CorsHeaders(*connection));
   }
-  return IsRead(connection) ? answer : NotAllowed("GET, HEAD");
+  return IsQuestion(connection->path()) ? Ask(connection) : Read(connection);
 }
 
-HttpAnswer Pages::Post(Connection* connection) {
+HttpAnswer Pages::Health(const Connection& connection) const {
+  if (!IsRead(connection)) return NotAllowed("GET, HEAD");
+  if (connection.path() == "/healthz" || sources_.ready()) {
+    return Text(200, "ok\n");
+  }
+  return Text(503, "not ready\n");
+}
+
+HttpAnswer Pages::Options(const Connection& connection) const {
+  const char* methods = IsQuestion(connection.path()) ? "POST" : "GET, HEAD";
+  HttpAnswer answer;
+  answer.code = 204;
+  answer.headers = absl::StrCat(
+      "Allow: ", methods,
+      ", OPTIONS\r\nAccess-Control-Allow-Methods: ", methods,
+      "\r\nAccess-Control-Allow-Headers: "
+      "authorization, content-type, cupola-timeout, traceparent\r\n"
+      "Access-Control-Max-Age: 600\r\n");
+  return answer;
+}
+
+int Pages::Read(Connection* connection) {
+  const absl::string_view path = connection->path();
+  const Place reading(&reading_, kMaxReading);
+  HttpAnswer answer;
+  if (path != "/metrics" && (path != "/v1/openapi.json" || openapi_.empty())) {
+    answer = NoSuchPage(sources_);
+  } else if (!IsRead(*connection)) {
+    answer = NotAllowed("GET, HEAD, OPTIONS");
+  } else if (!reading.mine()) {
+    answer = TooMany("pages", kMaxReading);
+  } else if (path == "/metrics") {
+    answer = {200, kMetricsType, sources_.metrics(), ""};
+  } else {
+    answer.body = openapi_;
+  }
+  return connection->Reply(answer, CorsHeaders(*connection));
+}
+
+int Pages::Ask(Connection* connection) {
+  // Both are held until the answer has been sent.
+  const Place asking(&asking_, kMaxAsking);
+  ByteBudget::Share share(&budget_);
+  const HttpAnswer answer = asking.mine() ? AskApi(connection, &share)
+                                          : TooMany("questions", kMaxAsking);
+  return connection->Reply(answer, CorsHeaders(*connection));
+}
+
+HttpAnswer Pages::AskApi(Connection* connection, ByteBudget::Share* share) {
   const std::vector<absl::string_view> parts =
       absl::StrSplit(connection->path().substr(4), '/');
   if (sources_.api == nullptr || parts.size() != 2 ||
       JsonApi::Find(parts[0], parts[1]) == nullptr) {
-    return NoSuchPage();
-  }
-  if (connection->method() == "OPTIONS") {
-    HttpAnswer answer;
-    answer.code = 204;
-    answer.headers =
-        "Allow: POST, OPTIONS\r\n"
-        "Access-Control-Allow-Methods: POST\r\n"
-        "Access-Control-Allow-Headers: "
-        "authorization, content-type, cupola-timeout, traceparent\r\n"
-        "Access-Control-Max-Age: 600\r\n";
-    return answer;
+    return NoSuchPage(sources_);
   }
   if (connection->method() != "POST") return NotAllowed("POST, OPTIONS");
-  return Ask(connection, parts[0], parts[1]);
-}
-
-HttpAnswer Pages::Ask(Connection* connection, absl::string_view service,
-                      absl::string_view method) {
   // A page elsewhere cannot send this type without asking first.
   const std::string type = connection->Header("Content-Type");
   if (!absl::EqualsIgnoreCase(
@@ -164,54 +209,34 @@ HttpAnswer Pages::Ask(Connection* connection, absl::string_view service,
     return ErrorAnswer(
         absl::InvalidArgumentError(
             "the content type is another one; accepted: application/json"),
-        -1, 415);
+        415);
   }
   JsonCall call;
-  call.service = std::string(service);
-  call.method = std::string(method);
   if (const std::string timeout = connection->Header("Cupola-Timeout");
       !timeout.empty()) {
-    double seconds = 0;
-    if (!absl::SimpleAtod(timeout, &seconds) || !(seconds > 0) ||
-        seconds > kMaxTimeoutSeconds) {
-      return ErrorAnswer(absl::InvalidArgumentError(
-          absl::StrCat("Cupola-Timeout is no number of seconds; accepted: "
-                       "above 0, at most ",
-                       kMaxTimeoutSeconds)));
-    }
-    call.timeout = absl::Seconds(seconds);
+    const absl::StatusOr<absl::Duration> read = ReadTimeout(timeout);
+    if (!read.ok()) return ErrorAnswer(read.status());
+    call.timeout = *read;
   }
-  const Taken asking(&asking_, 1);
-  if (asking.now() > kMaxAsking) {
-    return ErrorAnswer(
-        absl::ResourceExhaustedError(absl::StrCat(
-            asking.now(),
-            " questions at a time over HTTP; accepted: ", kMaxAsking)),
-        kBusyRetryMilliseconds);
-  }
-  const std::string length = connection->Header("Content-Length");
-  int64_t expected = kMaxBodyBytes;  // not announced
-  if (!length.empty() && absl::SimpleAtoi(length, &expected)) {
-    expected = std::clamp<int64_t>(expected, 0, kMaxBodyBytes);
-  }
-  const Taken bodies(&body_bytes_, expected);
-  if (bodies.now() > kAllBodyBytes) {
-    return ErrorAnswer(absl::ResourceExhaustedError(absl::StrCat(
-                           "bodies of ", bodies.now(),
-                           " bytes at a time; accepted: ", kAllBodyBytes)),
-                       kBusyRetryMilliseconds);
-  }
+  const int64_t announced = connection->announced_bytes();
+  const absl::Status held = share->Hold(
+      announced < 0 ? kMaxBodyBytes : std::min(announced, kMaxBodyBytes));
+  if (!held.ok()) return ErrorAnswer(held);
   absl::StatusOr<std::string> body = connection->ReadBody(kMaxBodyBytes);
   if (!body.ok()) {
-    return ErrorAnswer(body.status(), -1,
+    return ErrorAnswer(body.status(),
                        absl::IsResourceExhausted(body.status()) ? 413 : 0);
   }
+  call.service = std::string(parts[0]);
+  call.method = std::string(parts[1]);
   call.body = *std::move(body);
   call.frames = absl::StrContains(connection->Header("Accept"), kBytesType);
   call.authorization = connection->Header("Authorization");
   call.address = connection->address();
   call.traceparent = connection->Header("traceparent");
-  return sources_.api->Call(call);
+  call.gone = [connection] { return connection->Gone(); };
+  call.share = share;
+  return sources_.api->Call(std::move(call));
 }
 
 }  // namespace cupola::http

@@ -2,9 +2,9 @@
 #define CUPOLA_SERVER_HTTP_PAGES_H_
 
 #include <atomic>
-#include <cstdint>
 #include <string>
 
+#include "server/http/byte_budget.h"
 #include "server/http/connection.h"
 #include "server/http/http_server.h"
 #include "server/http/origin_policy.h"
@@ -24,16 +24,19 @@ class Pages {
   absl::Status Check(const Connection& connection) const;
   // For pages of listed origins; empty otherwise.
   std::string CorsHeaders(const Connection& connection) const;
-  HttpAnswer Get(const Connection& connection) const;
-  HttpAnswer Post(Connection* connection);
-  HttpAnswer Ask(Connection* connection, absl::string_view service,
-                 absl::string_view method);
+  HttpAnswer Health(const Connection& connection) const;
+  // What a page may ask of another origin's.
+  HttpAnswer Options(const Connection& connection) const;
+  int Read(Connection* connection);
+  int Ask(Connection* connection);
+  // Without the answer's sending.
+  HttpAnswer AskApi(Connection* connection, ByteBudget::Share* share);
 
   const HttpSources sources_;
   const OriginPolicy policy_;
   const std::string openapi_;
-  std::atomic<int> asking_{0};
-  std::atomic<int64_t> body_bytes_{0};
+  ByteBudget budget_;
+  std::atomic<int> asking_{0}, reading_{0};
 };
 
 }  // namespace cupola::http

@@ -1,5 +1,8 @@
 #include "server/service/access.h"
 
+#include <arpa/inet.h>
+
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -8,59 +11,64 @@
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "openssl/crypto.h"
+#include "server/files/small_file.h"
 #include "server/service/log.h"
-#include "server/tls/tls_files.h"
 
 namespace cupola::service {
 namespace {
 
-constexpr absl::Duration kLookEvery = absl::Seconds(1);
 constexpr absl::string_view kScheme = "Bearer ";
+
+void ReportReading(const absl::Status& status) {
+  if (status.ok()) {
+    LogInfo("tokens read", {});
+  } else {
+    LogWarning("tokens kept, the new file is broken",
+               {{"reason", std::string(status.message())}});
+  }
+}
+
+// The network of 64 bits that an IPv6 address in brackets is of.
+std::string AccountOf(const std::string& address) {
+  in6_addr bytes;
+  if (address.size() < 2 || address.front() != '[' ||
+      ::inet_pton(AF_INET6, address.substr(1, address.size() - 2).c_str(),
+                  &bytes) != 1) {
+    return address;
+  }
+  std::fill(bytes.s6_addr + 8, bytes.s6_addr + 16, 0);
+  char text[INET6_ADDRSTRLEN] = "";
+  ::inet_ntop(AF_INET6, &bytes, text, sizeof text);
+  return absl::StrCat("[", text, "]/64");
+}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Access>> Access::Create(AccessOptions options) {
   std::unique_ptr<Access> access(new Access(std::move(options)));
-  if (access->options_.tokens.empty()) return access;
-  absl::MutexLock lock(&access->mu_);
-  access->stamp_ = tls::FileStamp(access->options_.tokens);
-  absl::StatusOr<Tokens> tokens = access->Read();
+  const std::string& path = access->options_.tokens;
+  if (path.empty()) return access;
+  auto tokens = Tokens::Load(
+      {path},
+      [&path, &limits = access->options_.limits]()
+          -> absl::StatusOr<std::vector<Token>> {
+        const absl::StatusOr<std::string> text = files::ReadSmallFile(path);
+        if (!text.ok()) return text.status();
+        return ParseTokens(*text, path, limits);
+      },
+      &ReportReading);
   if (!tokens.ok()) return tokens.status();
-  access->tokens_ = std::make_shared<const Tokens>(*std::move(tokens));
+  access->tokens_ = *std::move(tokens);
   return access;
-}
-
-absl::StatusOr<Access::Tokens> Access::Read() const {
-  const absl::StatusOr<std::string> text = tls::ReadSmallFile(options_.tokens);
-  if (!text.ok()) return text.status();
-  return ParseTokens(*text, options_.tokens, options_.limits);
-}
-
-std::shared_ptr<const Access::Tokens> Access::Current(absl::Time now) {
-  absl::MutexLock lock(&mu_);
-  if (now < next_look_) return tokens_;
-  next_look_ = now + kLookEvery;
-  std::string stamp = tls::FileStamp(options_.tokens);
-  if (stamp == stamp_) return tokens_;
-  stamp_ = std::move(stamp);
-  absl::StatusOr<Tokens> tokens = Read();
-  if (tokens.ok()) {
-    LogInfo("tokens read", {{"tokens", tokens->size()}});
-    tokens_ = std::make_shared<const Tokens>(*std::move(tokens));
-  } else {
-    LogWarning("tokens kept, the new file is broken",
-               {{"reason", std::string(tokens.status().message())}});
-  }
-  return tokens_;
 }
 
 absl::StatusOr<Caller> Access::Identify(absl::string_view authorization,
                                         const std::string& address) {
-  if (options_.tokens.empty()) {
-    return Caller{address, Role::kAdmin, options_.limits};
+  if (tokens_ == nullptr) {
+    return Caller{address, AccountOf(address), Role::kAdmin, options_.limits};
   }
   const absl::Time now = absl::Now();
-  const std::shared_ptr<const Tokens> tokens = Current(now);
+  const std::shared_ptr<const std::vector<Token>> tokens = tokens_->Current();
   if (authorization.empty()) {
     return absl::UnauthenticatedError(
         "this server asks for a token: authorization: Bearer TOKEN");
@@ -90,7 +98,7 @@ absl::StatusOr<Caller> Access::Identify(absl::string_view authorization,
     return absl::UnauthenticatedError(
         absl::StrCat("the token \"", found->name, "\" has expired"));
   }
-  return Caller{found->name, found->role, found->limits};
+  return Caller{found->name, found->name, found->role, found->limits};
 }
 
 absl::StatusOr<Caller> Access::Authorize(absl::string_view method,
@@ -114,6 +122,15 @@ std::string AddressOfPeer(absl::string_view peer) {
   }
   return absl::StrReplaceAll(peer.substr(5, colon - 5),
                              {{"%5B", "["}, {"%5D", "]"}, {"%25", "%"}});
+}
+
+std::string AddressOfText(absl::string_view address) {
+  constexpr absl::string_view kMapped = "::ffff:";
+  if (absl::StartsWith(address, kMapped) && absl::StrContains(address, ".")) {
+    return std::string(address.substr(kMapped.size()));
+  }
+  return absl::StrContains(address, ":") ? absl::StrCat("[", address, "]")
+                                         : std::string(address);
 }
 
 }  // namespace cupola::service

@@ -3,13 +3,12 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
+#include "server/files/watched_files.h"
 #include "server/service/quotas.h"
 #include "server/service/roles.h"
 #include "server/service/token_file.h"
@@ -24,6 +23,9 @@ struct AccessOptions {
 // Who asks, and what they may.
 struct Caller {
   std::string client;  // the token's name, else the address
+  // Whose quotas count: the client's, but one for all addresses of an IPv6
+  // network of 64 bits, as anybody there has them all.
+  std::string account;
   Role role = Role::kRead;
   Limits limits;
 };
@@ -53,23 +55,21 @@ class Access {
   Quotas& quotas() { return quotas_; }
 
  private:
-  using Tokens = std::vector<Token>;
+  using Tokens = files::WatchedFiles<std::vector<Token>>;
   explicit Access(AccessOptions options) : options_(std::move(options)) {}
-
-  absl::StatusOr<Tokens> Read() const;
-  std::shared_ptr<const Tokens> Current(absl::Time now);
 
   const AccessOptions options_;
   Quotas quotas_;
-  absl::Mutex mu_;
-  absl::Time next_look_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
-  std::string stamp_ ABSL_GUARDED_BY(mu_);
-  std::shared_ptr<const Tokens> tokens_ ABSL_GUARDED_BY(mu_);
+  std::shared_ptr<Tokens> tokens_;  // null: everybody may everything
 };
 
 // "ipv4:192.0.2.1:5000" -> "192.0.2.1"; "ipv6:%5B::1%5D:5000" -> "[::1]"; other
 // forms stay as they are.
 std::string AddressOfPeer(absl::string_view peer);
+
+// The same of an address alone, as HTTP has it: "::1" -> "[::1]";
+// "::ffff:192.0.2.1" -> "192.0.2.1".
+std::string AddressOfText(absl::string_view address);
 
 }  // namespace cupola::service
 

@@ -49,10 +49,9 @@ inline std::unique_ptr<RequestScope> MakeScope(
                                         environment.access);
 }
 
-// Parses `bytes` and calls `body(Request)`, or fails the call: when the call is not
-// admitted, or the bytes are no Request. `bytes` is
-// gRPC's and lives as long as the call. Large messages are parsed on the
-// executor.
+// Parses `bytes` and calls `body(Request)`, or fails the call: when the call is
+// not admitted, or the bytes are no Request. `bytes` is gRPC's and lives as
+// long as the call. Large messages are parsed on the executor.
 template <typename Request, typename Call, typename Body>
 void Receive(const Environment& environment, Call* call,
              const grpc::ByteBuffer* bytes, Body body) {

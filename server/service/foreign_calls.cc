@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
 #include "google/protobuf/message.h"
+#include "grpc/grpc.h"
 #include "grpcpp/server_context.h"
 #include "server/service/status.h"
 
@@ -33,6 +34,7 @@ class Guard final : public grpc::experimental::Interceptor {
       }
       const std::string peer = info_->server_context()->peer();
       outcome_ = access_->Identify(authorization, AddressOfPeer(peer)).status();
+      if (!outcome_.ok()) End();
     }
     if (!outcome_.ok() && at(InterceptionHookPoints::POST_RECV_MESSAGE)) {
       auto* message =
@@ -46,6 +48,15 @@ class Guard final : public grpc::experimental::Interceptor {
   }
 
  private:
+  // Ends the call, whose handler may wait for a message that never comes. What
+  // ServerContext offers for this has a code of its own, CANCELLED.
+  void End() {
+    grpc_call_cancel_with_status(info_->server_context()->c_call(),
+                                 static_cast<grpc_status_code>(outcome_.code()),
+                                 std::string(outcome_.message()).c_str(),
+                                 nullptr);
+  }
+
   Access* const access_;
   ServerRpcInfo* const info_;
   // Until the metadata has come nobody is known.

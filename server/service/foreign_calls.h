@@ -10,8 +10,8 @@ namespace cupola::service {
 
 // Asks for a token in calls to services that are not Cupola's own, whose
 // handlers do not: gRPC's reflection. Health is free. A call without a good
-// token has its requests emptied, so that nothing is told, and ends with
-// Access's own error; an interceptor cannot end it earlier. (gRPC's own place
+// token is ended at once with Access's own error, and has its requests emptied,
+// so that nothing is told by a handler that has one already. (gRPC's own place
 // for such a check, an AuthMetadataProcessor, ends a process that listens
 // without TLS.)
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>

@@ -11,6 +11,8 @@ namespace cupola::service {
 namespace {
 
 constexpr size_t kMaxClients = 1 << 16;
+// A scan of all of them holds everybody up.
+constexpr absl::Duration kForgetEvery = absl::Seconds(1);
 constexpr double kSeconds = 60;
 // When one of a client's own requests ends is not known.
 constexpr int64_t kConcurrentRetryMilliseconds = 500;
@@ -44,6 +46,18 @@ void Quotas::Fill(Use* use, absl::Time now) {
   use->bytes = fill(use->bytes, use->limits.bytes_per_minute);
 }
 
+void Quotas::SetLimits(const Limits& limits, Use* use) {
+  const auto set = [](int64_t before, int64_t after, double level) {
+    const double most = static_cast<double>(after);
+    return before == 0 ? most : std::min(level, most);
+  };
+  use->requests = set(use->limits.requests_per_minute,
+                      limits.requests_per_minute, use->requests);
+  use->bytes =
+      set(use->limits.bytes_per_minute, limits.bytes_per_minute, use->bytes);
+  use->limits = limits;
+}
+
 bool Quotas::IsIdle(const Use& use) {
   return use.inside == 0 &&
          use.requests >= static_cast<double>(use.limits.requests_per_minute) &&
@@ -63,19 +77,19 @@ absl::Status Quotas::Enter(const std::string& client, const Limits& limits,
   absl::MutexLock lock(&mu_);
   auto found = uses_.find(client);
   if (found == uses_.end()) {
-    if (uses_.size() >= kMaxClients) Forget(now);
+    if (uses_.size() >= kMaxClients && now >= next_forget_) {
+      next_forget_ = now + kForgetEvery;
+      Forget(now);
+    }
     if (uses_.size() >= kMaxClients) {
       return Exhausted("too many clients at a time", kFullRetryMilliseconds);
     }
-    Use use;
-    use.requests = static_cast<double>(limits.requests_per_minute);
-    use.bytes = static_cast<double>(limits.bytes_per_minute);
-    use.filled = now;
-    found = uses_.emplace(client, use).first;
+    found = uses_.emplace(client, Use()).first;
+    found->second.filled = now;
   }
   Use& use = found->second;
-  use.limits = limits;  // they may have changed
   Fill(&use, now);
+  SetLimits(limits, &use);
   if (limits.concurrent > 0 && use.inside >= limits.concurrent) {
     return Exhausted(absl::StrCat("client \"", client, "\" has ", use.inside,
                                   " requests running; accepted: ",

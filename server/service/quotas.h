@@ -29,7 +29,8 @@ struct Limits {
 // it is sent: they may make a debt, which the next requests wait for.
 //
 // Clients without limits are not counted. At most 65536 clients are kept: those
-// whose buckets are full again are forgotten first. Time is passed in.
+// whose buckets are full again are forgotten when there are more, once a
+// second. Time is passed in.
 // Thread-safe.
 class Quotas {
  public:
@@ -49,10 +50,13 @@ class Quotas {
     int64_t inside = 0;
   };
   static void Fill(Use* use, absl::Time now);
+  // A limit that is new starts with a full bucket.
+  static void SetLimits(const Limits& limits, Use* use);
   static bool IsIdle(const Use& use);
   void Forget(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   absl::Mutex mu_;
+  absl::Time next_forget_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
   std::unordered_map<std::string, Use> uses_ ABSL_GUARDED_BY(mu_);
 };
 

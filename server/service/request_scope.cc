@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "server/service/log.h"
@@ -17,8 +16,9 @@ namespace {
 
 constexpr size_t kMaxLoggedName = 128;
 constexpr size_t kMaxTraceparent = 256;
-// What gRPC calls the peer of an in-process channel.
-constexpr absl::string_view kInProcess = "inproc";
+// What gRPC calls the peer of a call that came over no transport with
+// addresses: one over the in-process channel.
+constexpr absl::string_view kInProcess = "unknown";
 
 bool IsLowerHex(absl::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) {
@@ -55,8 +55,8 @@ std::string EchoTrace(grpc::CallbackServerContext* call) {
 
 std::string AddressOf(const grpc::CallbackServerContext& call) {
   const std::string peer = call.peer();
-  if (absl::StartsWith(peer, kInProcess)) {
-    return std::string(MetadataOf(call, kForwardedAddress));
+  if (peer == kInProcess) {
+    return AddressOfText(MetadataOf(call, kForwardedAddress));
   }
   return AddressOfPeer(peer);
 }
@@ -92,20 +92,21 @@ absl::Status RequestScope::Admit() {
       method_, MetadataOf(*call_, "authorization"), context_.client);
   if (!caller.ok()) return caller.status();
   context_.client = caller->client;
+  account_ = caller->account;
   const absl::Status entered =
-      access_->quotas().Enter(caller->client, caller->limits, context_.arrival);
+      access_->quotas().Enter(account_, caller->limits, context_.arrival);
   counted_ = entered.ok() && caller->limits.any();
   return entered;
 }
 
 void RequestScope::LeaveQuota() {
-  if (counted_) access_->quotas().Leave(context_.client);
+  if (counted_) access_->quotas().Leave(account_);
   counted_ = false;
 }
 
 void RequestScope::CountBytes(size_t bytes) {
   if (counted_) {
-    access_->quotas().CountBytes(context_.client, static_cast<int64_t>(bytes));
+    access_->quotas().CountBytes(account_, static_cast<int64_t>(bytes));
   }
 }
 

@@ -81,6 +81,7 @@ class RequestScope {
   engine::RequestContext context_;
   RequestNotes notes_;
   absl::Status admitted_;
+  std::string account_;   // whose quota it counts to
   std::string trace_id_;  // empty: the client has sent none
   bool entered_ = false;  // the gate
   bool counted_ = false;  // among the client's requests

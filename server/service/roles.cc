@@ -16,9 +16,9 @@ constexpr std::array kRead = {
     // Catalog
     "List", "Describe",
     // Jobs
-    "AccumulateJacobian", "ListJobs", "GetJob", "WatchJob", "CancelJob", "ResumeJob", "GetJacobianTotals",
-    "ComputeFeatureStatistics", "GetFeatureStatistics", "ExportShard",
-    "MergeShards",
+    "AccumulateJacobian", "ListJobs", "GetJob", "WatchJob", "CancelJob",
+    "ResumeJob", "GetJacobianTotals", "ComputeFeatureStatistics",
+    "GetFeatureStatistics", "ExportShard", "MergeShards",
     // Datasets
     "UploadDataset", "ListDatasets", "GetDataset", "TokenizeDataset",
     "GetDatasetRows",

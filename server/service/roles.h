@@ -11,13 +11,14 @@ enum class Role { kRead, kAdmin };
 // The role that a method asks for, by the name its RequestScope has (which is
 // the RPC's own, but for Jobs: ListJobs, GetJob, WatchJob, CancelJob,
 // ResumeJob, DeleteJob; and Datasets: UploadDataset, ListDatasets,
-// GetDataset, DeleteDataset, TokenizeDataset, GetDatasetRows). A method that the table does not know asks for admin.
+// GetDataset, DeleteDataset, TokenizeDataset, GetDatasetRows). A method that
+// the table does not know asks for admin.
 //
-// Read: every question, and what one leaves behind that takes nothing from
-// others and can be undone: a stored mean; a dataset; starting, watching, cancelling and
-// resuming a job (what it computed stays).
-// Admin: loading, unloading and measuring, the cache, the catalog, deleting
-// jobs, datasets and means.
+// Read: every question; storing a mean or a dataset; starting, watching,
+// cancelling and resuming jobs, of anybody: readers trust each other so far.
+// Nothing that has been computed is lost by it, but readers can fill the store
+// of means, which only an admin empties. Admin: loading, unloading and
+// measuring, the cache, the catalog, deleting jobs, datasets and means.
 Role RequiredRole(absl::string_view method);
 
 // "read", "admin".

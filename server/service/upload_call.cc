@@ -117,6 +117,7 @@ absl::Status UploadCall::Broken() const {
 
 absl::StatusOr<bool> UploadCall::Handle() {
   RETURN_IF_ERROR(scope_->StillWanted());
+  scope_->CountBytes(message_.Length());
   v1::UploadDictionaryRequest request;
   RETURN_IF_ERROR(ParseMessage(message_, &request));
   message_.Clear();

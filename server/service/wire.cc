@@ -7,6 +7,7 @@
 #include "google/protobuf/stubs/logging.h"
 #include "grpcpp/impl/codegen/proto_utils.h"
 #include "grpcpp/support/proto_buffer_reader.h"
+#include "server/service/parsed_size.h"
 
 namespace cupola::service {
 namespace {
@@ -28,10 +29,30 @@ void InstallHandler() {
   }();
 }
 
+// Of messages up to this size nothing becomes too large.
+constexpr size_t kSmallMessage = 64 << 10;
+
+absl::Status CheckParsedSize(const grpc::ByteBuffer& bytes,
+                             const google::protobuf::Message& message) {
+  grpc::ByteBuffer shared = bytes;
+  grpc::ProtoBufferReader reader(&shared);
+  if (!reader.status().ok()) return absl::OkStatus();  // parsing says so
+  const int64_t size = ParsedSize(&reader, message.GetDescriptor());
+  if (size <= kMaxParsedBytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the request's ", bytes.Length(), " bytes hold objects of ",
+                   size, " bytes of memory; accepted: at most ",
+                   kMaxParsedBytes, "; send several requests"));
+}
+
 }  // namespace
 
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes,
                           google::protobuf::Message* message) {
+  if (bytes.Length() > kSmallMessage) {
+    const absl::Status small = CheckParsedSize(bytes, *message);
+    if (!small.ok()) return small;
+  }
   InstallHandler();
   std::string complaint;
   parse_complaint = &complaint;

@@ -1,6 +1,8 @@
 #ifndef CUPOLA_SERVER_SERVICE_WIRE_H_
 #define CUPOLA_SERVER_SERVICE_WIRE_H_
 
+#include <cstdint>
+
 #include "absl/status/status.h"
 #include "google/protobuf/message.h"
 #include "grpcpp/support/byte_buffer.h"
@@ -12,8 +14,13 @@
 
 namespace cupola::service {
 
-// INVALID_ARGUMENT, with Protobuf's own reason where it gives one (the field
-// whose text is not UTF-8), when `bytes` is no `message`.
+// What a parsed message may take in memory.
+inline constexpr int64_t kMaxParsedBytes = int64_t{512} << 20;
+
+// RESOURCE_EXHAUSTED, before anything is allocated: the message would take more
+// than kMaxParsedBytes (see ParsedSize). INVALID_ARGUMENT, with Protobuf's own
+// reason where it gives one (the field whose text is not UTF-8), when `bytes`
+// is no `message`.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes,
                           google::protobuf::Message* message);
 

@@ -1,23 +1,14 @@
 #include "server/tls/tls_files.h"
 
-#include <sys/stat.h>
-
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "openssl/err.h"
 #include "openssl/pem.h"
 #include "openssl/x509.h"
+#include "server/files/small_file.h"
 
 namespace cupola::tls {
 namespace {
-
-constexpr size_t kMaxFileBytes = 1 << 20;
-constexpr absl::Duration kLookEvery = absl::Seconds(1);
 
 template <typename T, void (*kFree)(T*)>
 struct Freer {
@@ -56,7 +47,7 @@ absl::StatusOr<TlsPems> ReadAll(const TlsPaths& paths) {
   const auto read = [](const std::string& path,
                        std::string* bytes) -> absl::Status {
     if (path.empty()) return absl::OkStatus();
-    absl::StatusOr<std::string> read = ReadSmallFile(path);
+    absl::StatusOr<std::string> read = files::ReadSmallFile(path);
     if (read.ok()) *bytes = *std::move(read);
     return read.status();
   };
@@ -70,11 +61,6 @@ absl::StatusOr<TlsPems> ReadAll(const TlsPaths& paths) {
   status.Update(status.ok() ? CheckPems(pems) : absl::OkStatus());
   if (!status.ok()) return status;
   return pems;
-}
-
-std::string StampOf(const TlsPaths& paths) {
-  return absl::StrCat(FileStamp(paths.certificate), FileStamp(paths.key),
-                      FileStamp(paths.client_ca));
 }
 
 }  // namespace
@@ -106,59 +92,11 @@ absl::Status CheckPems(const TlsPems& pems) {
   return absl::OkStatus();
 }
 
-TlsFiles::TlsFiles(TlsPaths paths, Complain complain)
-    : paths_(std::move(paths)), complain_(std::move(complain)) {}
-
-absl::StatusOr<std::shared_ptr<TlsFiles>> TlsFiles::Load(TlsPaths paths,
-                                                         Complain complain) {
-  std::shared_ptr<TlsFiles> files(
-      new TlsFiles(std::move(paths), std::move(complain)));
-  absl::MutexLock lock(&files->mu_);
-  files->stamp_ = StampOf(files->paths_);
-  absl::StatusOr<TlsPems> pems = ReadAll(files->paths_);
-  if (!pems.ok()) return pems.status();
-  files->pems_ = std::make_shared<const TlsPems>(*std::move(pems));
-  return files;
-}
-
-std::shared_ptr<const TlsPems> TlsFiles::Current() {
-  absl::MutexLock lock(&mu_);
-  const absl::Time now = absl::Now();
-  if (now < next_look_) return pems_;
-  next_look_ = now + kLookEvery;
-  std::string stamp = StampOf(paths_);
-  if (stamp == stamp_) return pems_;
-  stamp_ = std::move(stamp);
-  absl::StatusOr<TlsPems> pems = ReadAll(paths_);
-  if (pems.ok()) {
-    pems_ = std::make_shared<const TlsPems>(*std::move(pems));
-  } else {
-    complain_(pems.status());
-  }
-  return pems_;
-}
-
-std::string FileStamp(const std::string& path) {
-  struct stat state = {};
-  if (path.empty() || ::stat(path.c_str(), &state) != 0) return "-;";
-  return absl::StrCat(state.st_ino, ",", state.st_size, ",",
-                      state.st_mtim.tv_sec, ",", state.st_mtim.tv_nsec, ";");
-}
-
-absl::StatusOr<std::string> ReadSmallFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": ", std::strerror(errno)));
-  }
-  std::string bytes(kMaxFileBytes + 1, '\0');
-  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  if (file.bad() || file.gcount() > static_cast<int64_t>(kMaxFileBytes)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, " cannot be read; accepted: at most ", kMaxFileBytes, " bytes"));
-  }
-  bytes.resize(static_cast<size_t>(file.gcount()));
-  return bytes;
+absl::StatusOr<std::shared_ptr<TlsFiles>> LoadTlsFiles(
+    const TlsPaths& paths, TlsFiles::Report report) {
+  return TlsFiles::Load(
+      {paths.certificate, paths.key, paths.client_ca},
+      [paths] { return ReadAll(paths); }, std::move(report));
 }
 
 }  // namespace cupola::tls

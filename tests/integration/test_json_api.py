@@ -2,8 +2,13 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import json
+import re
+import signal
+import socket
 import struct
+import time
 import urllib.error
 import urllib.request
 
@@ -207,6 +212,12 @@ def test_bodies_above_the_limit(server):
     assert ask(server, "Catalog/List", {})
 
 
+def test_headers_above_the_limit(server):
+    code, _, _ = post(server, "Catalog/List", {}, X_Long="x" * (20 << 10))
+    assert 400 <= code < 500
+    assert ask(server, "Catalog/List", {})
+
+
 def test_a_deadline_passes(server, names):
     ids = [[(i + j) % 50 for j in range(16)] for i in range(2000)]
     request = {
@@ -223,12 +234,22 @@ def test_pages_of_other_origins(server):
     code, headers, _ = post(server, "Catalog/List", {}, Origin=PAGE)
     assert code == 200 and headers["Access-Control-Allow-Origin"] == PAGE
     assert "Access-Control-Allow-Credentials" not in headers
-    code, headers, _ = post(server, "Catalog/List", b"", "OPTIONS", Origin=PAGE)
-    assert code == 204 and headers["Access-Control-Allow-Methods"] == "POST"
-    assert "authorization" in headers["Access-Control-Allow-Headers"]
-    for method in ("POST", "OPTIONS"):
-        code, headers, _ = post(server, "Catalog/List", {}, method, Origin="https://evil.example")
+    asks = {
+        "Access_Control_Request_Method": "POST",
+        "Access_Control_Request_Headers": "authorization,content-type",
+    }
+    for path, allowed in (("Catalog/List", "POST"), ("openapi.json", "GET, HEAD")):
+        code, headers, _ = post(server, path, b"", "OPTIONS", Origin=PAGE, **asks)
+        assert code == 204 and headers["Access-Control-Allow-Methods"] == allowed
+        assert headers["Access-Control-Allow-Origin"] == PAGE
+        assert "authorization" in headers["Access-Control-Allow-Headers"]
+    for method, more in (("POST", {}), ("OPTIONS", asks)):
+        code, headers, _ = post(
+            server, "Catalog/List", {}, method, Origin="https://evil.example", **more
+        )
         assert code == 403 and "Access-Control-Allow-Origin" not in headers
+    own = f"https://{server.http}"  # behind a proxy that encrypts
+    assert post(server, "Catalog/List", {}, Origin=own)[0] == 200
     code, _, _ = post(server, "Catalog/List", {}, Host="evil.example")
     assert code == 403
 
@@ -243,12 +264,150 @@ def test_health_while_many_ask(server, names):
     assert 200 in codes and codes <= {200, 429}
 
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def logged(server, *texts):
+    """The first line of the log that has all of the texts, once it is written."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        for line in server.log().splitlines():
+            if all(text in line for text in texts):
+                return json.loads(line)
+        time.sleep(0.05)
+    raise AssertionError(f"no line with {texts}:\n{server.log()[-3000:]}")
+
+
 def test_calls_are_counted_and_logged_as_all_others(server, names):
-    ask(server, "Analysis/GetFeatures", {"dictionary": names[1], "prompts": PROMPTS},
-        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-    assert "0af7651916cd43dd8448eb211c80319c" in server.log()
-    assert '"client":"127.0.0.1"' in server.log()
+    body = {"dictionary": names[1], "prompts": PROMPTS}
+    code, headers, _ = post(server, "Analysis/GetFeatures", body, traceparent=TRACE)
+    assert code == 200 and headers["traceparent"] == TRACE
+    line = logged(server, TRACE.split("-")[1])
+    assert line["method"] == "GetFeatures" and line["client"] == "127.0.0.1"
     assert 'method="GetFeatures"' in server.get("/metrics")
+    # Errors, too; and what is no traceparent is passed over.
+    code, headers, _ = post(server, "Analysis/GetFeatures", {}, traceparent=TRACE)
+    assert code == 400 and headers["traceparent"] == TRACE
+    for bad in ("00-xyz", TRACE.replace("-b", "-"), "00-" + "0" * 32 + TRACE[35:], "\xe9"):
+        code, headers, _ = post(server, "Analysis/GetFeatures", body, traceparent=bad)
+        assert code == 200 and "traceparent" not in headers, bad
+
+
+def connect(server, head, body=b"", announced=None):
+    """A connection that has sent a POST of /v1/`head` with no answer read yet."""
+    host, _, port = server.http.rpartition(":")
+    plain = socket.create_connection((host, int(port)), timeout=60)
+    length = len(body) if announced is None else announced
+    plain.sendall(
+        f"POST /v1/{head} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {length}\r\n\r\n".encode()
+        + body
+    )
+    return plain
+
+
+def read_all(plain, pause=0.0):
+    answer = b""
+    while piece := plain.recv(1 << 16):
+        answer += piece
+        time.sleep(pause)
+    return answer
+
+
+def test_bodies_in_chunks(server):
+    host, _, port = server.http.rpartition(":")
+    head = (
+        "POST /v1/Catalog/List HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    )
+    for more in ("", "Content-Length: 0\r\n"):  # which chunks override
+        with socket.create_connection((host, int(port)), timeout=60) as plain:
+            plain.sendall(f"{head}{more}\r\n1\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n".encode())
+            answer = read_all(plain)
+        assert answer.startswith(b"HTTP/1.1 200 ") and b'"models"' in answer
+    with socket.create_connection((host, int(port)), timeout=60) as plain:
+        plain.sendall(f"{head}\r\n".encode())
+        piece = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
+        with contextlib.suppress(ConnectionError):
+            for _ in range(40):
+                plain.sendall(piece)
+            assert read_all(plain).startswith(b"HTTP/1.1 413 ")
+    assert ask(server, "Catalog/List", {})
+
+
+def test_a_question_ends_with_its_client(server, names):
+    body = {
+        "model": names[0],
+        "prompts": {"prompts": [{"tokens": {"ids": [1, 2, 3]}}] * 64},
+        "maxNewTokens": 60,
+        "samples": 8,
+        "temperature": 1.0,
+    }
+    plain = connect(server, "Analysis/Generate", json.dumps(body).encode())
+    time.sleep(0.1)
+    plain.close()
+    assert logged(server, '"Generate"', "CANCELLED")["client"] == "127.0.0.1"
+
+
+def test_what_would_grow_in_memory_is_refused_before(server):
+    """16 million objects of two bytes each, that would be gigabytes of messages."""
+    before = server.resident_bytes(peak=True)
+    objects = b"{}," * ((31 << 20) // 3)
+    body = b'{"prompts":{"prompts":[' + objects + b"{}]}}"
+    refused(
+        server, "Analysis/GetFeatures", body,
+        429, "RESOURCE_EXHAUSTED", "bytes of memory", str(1 << 30),
+    )
+    assert server.resident_bytes(peak=True) - before < 200 << 20
+    # Large tensors are no such case.
+    rows = {"dtype": "FLOAT32", "shape": ["1", "3999999"], "data": "AAAA" * 5_333_332}
+    refused(
+        server, "Analysis/GetFeatures", {"dictionary": "no", "inputs": rows},
+        404, "NOT_FOUND", '"no"',
+    )
+
+
+def test_64_bit_numbers_as_described(server, names):
+    spec = json.loads(server.get("/v1/openapi.json"))
+    seed = spec["components"]["schemas"]["GenerateRequest"]["properties"]["seed"]
+    for value in (0, 2**63, 2**64 - 1):
+        assert re.fullmatch(seed["pattern"], str(value))
+        body = {
+            "model": names[0],
+            "prompts": {"prompts": [{"tokens": {"ids": [1]}}]},
+            "maxNewTokens": 1,
+            "seed": str(value),
+        }
+        assert ask(server, "Analysis/Generate", body)
+    for value in ("-1", "1e3", "01", "123456789012345678901"):
+        assert not re.fullmatch(seed["pattern"], value)
+
+
+def test_the_end_waits_for_answers_on_their_way(zoo, tmp_path):
+    name = next(iter(zoo.models))
+    ids = [[(7 * i + j) % 50 for j in range(16)] for i in range(1500)]
+    hooks = [f"blocks.{layer}.mlp.hook_post" for layer in range(2)]
+    body = {
+        "model": name,
+        "hooks": hooks,
+        "prompts": {"prompts": [{"tokens": {"ids": one}} for one in ids]},
+    }
+    with Server(tmp_path, zoo.catalog()) as server:
+        server.wait_until_loaded()
+        plain = connect(server, "Analysis/GetActivations", json.dumps(body).encode())
+        head = plain.recv(4096)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        server.process.send_signal(signal.SIGTERM)
+        rest = read_all(plain, pause=0.005)
+        assert server.stop() == 0
+    text = (head + rest).split(b"\r\n\r\n", 1)
+    announced = int(re.search(rb"Content-Length: (\d+)", text[0])[1])
+    assert announced > 8 << 20 and len(text[1]) == announced
+    assert json.loads(text[1])["hooks"][1]["name"] == hooks[1]
+
+
+# No one message answers them.
+STREAMS = {"cupola.v1.Jobs.Watch", "cupola.v1.Jobs.ExportShard"}
 
 
 def test_the_description_names_every_method(server):
@@ -259,9 +418,7 @@ def test_the_description_names_every_method(server):
             for method in service.methods:
                 here = f"/v1/{service.name}/{method.name}" in paths
                 assert here == (
-                    method.full_name
-                    not in ("cupola.v1.Jobs.Watch", "cupola.v1.Jobs.ExportShard")
-                    and not method.client_streaming
+                    method.full_name not in STREAMS and not method.client_streaming
                 )
     text = json.dumps(spec)
     for name in spec["components"]["schemas"]:

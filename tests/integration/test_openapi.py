@@ -4,7 +4,9 @@ import pytest
 from harness.server import Server
 from harness.zoo import Zoo
 
-schemathesis = pytest.importorskip("schemathesis")
+schemathesis = pytest.importorskip(
+    "schemathesis", reason="schemathesis, pinned in tests/requirements.txt, is not installed"
+)
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from schemathesis.specs.openapi import checks  # noqa: E402
 

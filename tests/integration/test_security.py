@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +23,9 @@ ADMIN_METHODS = {
     ("Catalog", "Load"),
     ("Catalog", "Unload"),
     ("Catalog", "SelfCheck"),
+    ("Catalog", "Register"),
+    ("Catalog", "Unregister"),
+    ("Catalog", "UploadDictionary"),
     ("Jobs", "Delete"),
     ("Admin", "ClearCache"),
 }
@@ -148,6 +152,15 @@ def test_health_is_free_and_reflection_is_not(guarded, channel):
             seen.extend(reflect(iter([ask]), timeout=30, metadata=metadata))
         assert refused.value.code().name == "UNAUTHENTICATED"
         assert b"cupola.v1" not in b"".join(seen)
+    # Nor is a stream that asks nothing kept.
+    silent = threading.Event()
+    streams = [reflect(iter(silent.wait, True), timeout=60) for _ in range(80)]
+    try:
+        for stream in streams:
+            assert stream.code().name == "UNAUTHENTICATED"
+    finally:
+        silent.set()
+    assert b"cupola.v1" in services([("authorization", "Bearer read-secret")])
 
 
 def test_the_clients(guarded, small):
@@ -163,8 +176,11 @@ def test_the_clients(guarded, small):
         cupola.connect(guarded.grpc, token="a\nb")
 
 
-def http(server, path, token=None, **headers):
-    request = urllib.request.Request(f"http://{server.http}{path}", headers=headers)
+def http(server, path, token=None, body=None, **headers):
+    """The code of a GET, or of a POST of a JSON body."""
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    request = urllib.request.Request(f"http://{server.http}{path}", body, headers)
     if token is not None:
         request.add_header("Authorization", f"Bearer {token}")
     try:
@@ -354,6 +370,19 @@ def test_clients_show_certificates(small, authority, tmp_path):
                 pytest.raises((cupola.Unavailable, cupola.DeadlineExceeded)),
             ):
                 client.models()
+        # Plain HTTP is no way around.
+        for method in ("Catalog/List", "Catalog/Unload", "Admin/ClearCache"):
+            assert http(server, f"/v1/{method}", body=b"{}") == 404
+        assert http(server, "/v1/openapi.json") == 404
+        assert http(server, "/healthz") == 200 and http(server, "/metrics") == 200
+        assert "no JSON over HTTP" in server.log()
+    # With tokens, those open it.
+    tokens = tmp_path / "tokens"
+    tokens.write_text(line("bob", "read", "read-secret"))
+    with Server(tmp_path / "both", small.catalog(), *flags, f"--tokens={tokens}") as server:
+        assert http(server, "/v1/Catalog/List", body=b"{}") == 401
+        assert http(server, "/v1/Catalog/List", "read-secret", body=b"{}") == 200
+        assert http(server, "/v1/Admin/ClearCache", "read-secret", body=b"{}") == 403
 
 
 def test_what_does_not_fit_ends_the_start(small, authority, tmp_path):

@@ -172,6 +172,29 @@ TEST(AddressOfPeer, DropsThePort) {
   EXPECT_EQ(AddressOfPeer(""), "");
 }
 
+TEST(AddressOfText, LooksLikeThatOfPeer) {
+  EXPECT_EQ(AddressOfText("192.0.2.1"), "192.0.2.1");
+  EXPECT_EQ(AddressOfText("::1"), "[::1]");
+  EXPECT_EQ(AddressOfText("::ffff:192.0.2.1"), "192.0.2.1");
+  EXPECT_EQ(AddressOfText(""), "");
+}
+
+TEST(Accounts, ANetworkOfIPv6IsOne) {
+  const auto access = Access::Create({});
+  ASSERT_TRUE(access.ok()) << access.status();
+  const auto account = [&](const std::string& address) {
+    const auto caller = (*access)->Identify("", address);
+    EXPECT_TRUE(caller.ok()) << caller.status();
+    EXPECT_EQ(caller->client, address);
+    return caller->account;
+  };
+  EXPECT_EQ(account("[2001:db8:1:2:3::4]"), "[2001:db8:1:2::]/64");
+  EXPECT_EQ(account("[2001:db8:1:2::]"), account("[2001:db8:1:2:ffff::1]"));
+  EXPECT_NE(account("[2001:db8:1:2::]"), account("[2001:db8:1:3::]"));
+  EXPECT_EQ(account("192.0.2.1"), "192.0.2.1");
+  EXPECT_EQ(account("unix:/run/x"), "unix:/run/x");
+}
+
 class QuotasTest : public ::testing::Test {
  protected:
   absl::Status Enter(const Limits& limits, const std::string& client = "ada") {
@@ -223,6 +246,19 @@ TEST_F(QuotasTest, BytesMayMakeADebt) {
   EXPECT_EQ(RetryMilliseconds(refused), 60'000);
   now_ += absl::Seconds(61);
   EXPECT_TRUE(Enter(limits).ok());
+}
+
+TEST_F(QuotasTest, ANewLimitStartsFull) {
+  EXPECT_TRUE(Enter({0, 0, 2}).ok());
+  quotas_.Leave("ada");
+  EXPECT_TRUE(Enter({60, 600, 2}).ok());  // her token's line has changed
+  quotas_.CountBytes("ada", 599);
+  quotas_.Leave("ada");
+  EXPECT_TRUE(Enter({60, 600, 2}).ok());
+  quotas_.Leave("ada");
+  // A lower one cuts what is left.
+  EXPECT_TRUE(Enter({1, 600, 2}).ok());
+  EXPECT_FALSE(Enter({1, 600, 2}).ok());
 }
 
 TEST_F(QuotasTest, ForgetsTheIdleAndBoundsTheRest) {

@@ -104,6 +104,10 @@ TEST(FlagsTest, PublicAddressesNeedTlsOrConsent) {
                   ::testing::AllOf(HasSubstr(flag), HasSubstr(address),
                                    HasSubstr("--insecure_public")));
       EXPECT_TRUE(parse({flag, address, "--insecure_public"}).ok());
+      const bool grpc = std::string(flag) == "--listen";
+      EXPECT_EQ(parse({flag, address, "--insecure_public=grpc"}).ok(), grpc);
+      EXPECT_EQ(parse({flag, address, "--insecure_public=http"}).ok(), !grpc);
+      EXPECT_FALSE(parse({flag, address, "--no-insecure_public"}).ok());
       // HTTP is plain whatever gRPC is.
       EXPECT_EQ(
           parse({flag, address, "--tls_cert=c.pem", "--tls_key=k.pem"}).ok(),
@@ -137,6 +141,8 @@ TEST(FlagsTest, BadLines) {
       {{"--catalog=c", "--cache_bytes=10X"},
        {"--cache_bytes is \"10X\"", "10G"}},
       {{"--catalog=c", "--cache_bytes=-1"}, {"\"-1\""}},
+      {{"--catalog=c", "--http_answer_bytes=2G"}, {"\"2G\"", "1073741824"}},
+      {{"--catalog=c", "--insecure_public=yes"}, {"\"yes\"", "grpc, http"}},
       {{"--catalog=c", "--cache_bytes=G"}, {"\"G\""}},
       {{"--catalog=c", "--cache_bytes=9000000000T"}, {"9000000000T"}},
       {{"--catalog=c", "--product_bytes=2X"}, {"--product_bytes is \"2X\""}},

@@ -7,24 +7,48 @@
 
 namespace cupola::testing {
 
-std::string HttpExchange(int port, const std::string& request) {
-  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+HttpClient::HttpClient(int port) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  std::string answer;
-  if (::connect(socket, reinterpret_cast<sockaddr*>(&address),
-                sizeof address) == 0 &&
-      ::send(socket, request.data(), request.size(), MSG_NOSIGNAL) ==
-          static_cast<ssize_t>(request.size())) {
-    char buffer[4096];
-    for (ssize_t got; (got = ::recv(socket, buffer, sizeof buffer, 0)) > 0;) {
-      answer.append(buffer, got);
-    }
+  connected_ = ::connect(socket_, reinterpret_cast<sockaddr*>(&address),
+                         sizeof address) == 0;
+}
+
+HttpClient::~HttpClient() { ::close(socket_); }
+
+bool HttpClient::Send(const std::string& bytes) {
+  return connected_ &&
+         ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
+             static_cast<ssize_t>(bytes.size());
+}
+
+std::string HttpClient::Read(size_t bytes) {
+  std::string answer(bytes, '\0');
+  size_t got = 0;
+  while (got < bytes) {
+    const ssize_t piece = ::recv(socket_, answer.data() + got, bytes - got, 0);
+    if (piece <= 0) break;
+    got += static_cast<size_t>(piece);
   }
-  ::close(socket);
+  answer.resize(got);
   return answer;
+}
+
+std::string HttpClient::ReadAll() {
+  constexpr size_t kPiece = 1 << 16;
+  std::string answer, piece;
+  do {
+    piece = Read(kPiece);
+    answer += piece;
+  } while (piece.size() == kPiece);
+  return answer;
+}
+
+std::string HttpExchange(int port, const std::string& request) {
+  HttpClient client(port);
+  return client.Send(request) ? client.ReadAll() : "";
 }
 
 std::string HttpGet(int port, const std::string& path) {

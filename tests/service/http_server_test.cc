@@ -3,8 +3,11 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/service/http_get.h"
@@ -12,6 +15,7 @@
 namespace cupola::http {
 namespace {
 
+using ::cupola::testing::HttpClient;
 using ::cupola::testing::HttpExchange;
 using ::cupola::testing::HttpGet;
 using ::testing::EndsWith;
@@ -26,7 +30,8 @@ class HttpServerTest : public ::testing::Test {
     options.hosts = {"lab.example"};
     options.origins = {"https://page.example"};
     HttpSources sources;
-    sources.metrics = [] { return std::string("metric 1\n"); };
+    sources.metrics = [this] { return metrics_; };
+    sources.why_no_api = "none is served";
     sources.ready = [this] { return ready_.load(); };
     sources.admit = [this](const std::string& authorization,
                            const std::string& address) {
@@ -47,7 +52,7 @@ class HttpServerTest : public ::testing::Test {
   }
 
   std::atomic<bool> ready_{false};
-  std::string token_;
+  std::string token_, metrics_ = "metric 1\n";
   std::unique_ptr<HttpServer> server_;
 };
 
@@ -109,8 +114,12 @@ TEST_F(HttpServerTest, Hosts) {
 
 TEST_F(HttpServerTest, Origins) {
   const std::string host = "Host: localhost:7071\r\n";
-  EXPECT_THAT(Metrics(host + "Origin: http://localhost:7071\r\n"),
-              StartsWith("HTTP/1.1 200 "));
+  // Its own; with https where a proxy encrypts.
+  for (const char* own : {"http://localhost:7071", "https://localhost:7071"}) {
+    const std::string answer = Metrics(host + "Origin: " + own + "\r\n");
+    EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 ")) << own;
+    EXPECT_THAT(answer, ::testing::Not(HasSubstr("Access-Control")));
+  }
   const std::string listed = Metrics(host + "Origin: https://page.example\r\n");
   EXPECT_THAT(listed, StartsWith("HTTP/1.1 200 "));
   EXPECT_THAT(
@@ -126,6 +135,71 @@ TEST_F(HttpServerTest, Origins) {
   }
 }
 
+// As browsers ask before they send a page's own headers.
+TEST_F(HttpServerTest, Preflights) {
+  token_ = "Bearer x";  // browsers ask without
+  const auto ask = [this](const std::string& origin) {
+    return HttpExchange(server_->port(),
+                        "OPTIONS /metrics HTTP/1.1\r\nHost: localhost\r\n"
+                        "Origin: " +
+                            origin +
+                            "\r\nAccess-Control-Request-Method: GET\r\n"
+                            "Access-Control-Request-Headers: authorization\r\n"
+                            "Connection: close\r\n\r\n");
+  };
+  const std::string listed = ask("https://page.example");
+  EXPECT_THAT(listed, StartsWith("HTTP/1.1 204 "));
+  for (const char* line :
+       {"Access-Control-Allow-Origin: https://page.example\r\n",
+        "Access-Control-Allow-Methods: GET, HEAD\r\n",
+        "Access-Control-Allow-Headers: authorization, "}) {
+    EXPECT_THAT(listed, HasSubstr(line));
+  }
+  const std::string other = ask("https://evil.example");
+  EXPECT_THAT(other, StartsWith("HTTP/1.1 403 "));
+  EXPECT_THAT(other, ::testing::Not(HasSubstr("Access-Control")));
+}
+
+// Connections that send nothing, or announce more than anybody would wait for.
+TEST_F(HttpServerTest, HealthIsKeptFromBusyClients) {
+  std::vector<std::unique_ptr<HttpClient>> idle, endless;
+  for (int i = 0; i < 60; ++i) {
+    idle.push_back(std::make_unique<HttpClient>(server_->port()));
+    endless.push_back(std::make_unique<HttpClient>(server_->port()));
+    endless.back()->Send(
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Length: 1000000000000000\r\n\r\nx");
+  }
+  EXPECT_THAT(HttpGet(server_->port(), "/healthz"),
+              StartsWith("HTTP/1.1 200 "));
+  for (const auto& client : endless) {
+    EXPECT_THAT(client->ReadAll(), StartsWith("HTTP/1.1 200 "));
+  }
+}
+
+TEST_F(HttpServerTest, DrainWaitsForAnswers) {
+  HttpClient client(server_->port());
+  metrics_ = std::string(64 << 20, 'm');  // more than the kernel takes
+  client.Send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_THAT(client.Read(12), StartsWith("HTTP/1.1 200"));
+  std::string rest;
+  std::thread reader([&] { rest = client.ReadAll(); });
+  server_->Drain(absl::Now() + absl::Seconds(60));
+  server_.reset();
+  reader.join();
+  EXPECT_GT(rest.size(), metrics_.size());
+}
+
+TEST_F(HttpServerTest, DrainEndsAtItsDeadline) {
+  HttpClient client(server_->port());
+  metrics_ = std::string(64 << 20, 'm');
+  client.Send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_THAT(client.Read(12), StartsWith("HTTP/1.1 200"));
+  server_->Drain(absl::Now() + absl::Milliseconds(50));
+  server_.reset();
+  EXPECT_LT(client.ReadAll().size(), metrics_.size());
+}
+
 TEST_F(HttpServerTest, AllButHealthAsksForTheToken) {
   token_ = "Bearer x";
   const std::string host = "Host: localhost\r\n";
@@ -137,6 +211,16 @@ TEST_F(HttpServerTest, AllButHealthAsksForTheToken) {
               StartsWith("HTTP/1.1 200 "));
   EXPECT_THAT(HttpGet(server_->port(), "/healthz"),
               StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, WithoutAnApiItSaysWhy) {
+  const std::string answer =
+      HttpExchange(server_->port(),
+                   "POST /v1/Catalog/List HTTP/1.1\r\nHost: localhost\r\n"
+                   "Content-Type: application/json\r\nContent-Length: 2\r\n"
+                   "\r\n{}");
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 404 "));
+  EXPECT_THAT(answer, HasSubstr("none is served"));
 }
 
 TEST_F(HttpServerTest, GarbageIsAnsweredOrClosed) {

@@ -205,6 +205,25 @@ TEST_F(ClientTest, AServiceThatIsNotThere) {
   EXPECT_EQ(client_->List().status().code(), absl::StatusCode::kUnimplemented);
 }
 
+// gRPC ends the process over metadata that is not printable, as a token is
+// that was read with its line's end.
+TEST(ClientTokens, ThatCannotBeSentAreRefused) {
+  for (const std::string& token :
+       {std::string("secret\n"), std::string("sec\0ret", 7),
+        std::string("s\xc3\xa9"
+                    "cret"),
+        std::string(2000, 'x')}) {
+    ClientOptions options;
+    options.token = token;
+    const auto client = Client::Connect("127.0.0.1:1", options);
+    ASSERT_FALSE(client.ok());
+    EXPECT_EQ(client.status().code(), absl::StatusCode::kInvalidArgument);
+    const std::string message(client.status().message());
+    EXPECT_NE(message.find(std::to_string(token.size())), std::string::npos);
+    EXPECT_EQ(message.find("cret"), std::string::npos) << message;
+  }
+}
+
 TEST(ClientConnectTest, NobodyAnswers) {
   ClientOptions options;
   options.connect_timeout = absl::Milliseconds(50);
