@@ -404,25 +404,29 @@ def dictionary_learning(folder, kind="AutoEncoder", d=D_IN, layer=1, new=False):
         {"trainer": trainer, "buffer": {"d_submodule": d, "io": "out", "ctx_len": 128}},
     )
 
+    # Of these two activations count in the lengths of W_dec's rows.
+    counted = kind in ("GatedAutoEncoder", "JumpReluAutoEncoder")
+    lengths = w["W_dec"].norm(dim=1) if counted else torch.ones(D_SAE).double()
+
     def encode(x):
         product = (x - center) @ w["W_enc"]
         if kind == "GatedAutoEncoder":
             g = double(gates)
-            return (product + g["gate_bias"] > 0) * (
-                g["r_mag"].exp() * product + g["mag_bias"]
-            ).relu()
+            active = product + g["gate_bias"] > 0
+            magnitude = (g["r_mag"].exp() * product + g["mag_bias"]).relu()
+            return active * magnitude * lengths
         pre = product + w["b_enc"]
         if kind == "AutoEncoder":
             return pre.relu()
         if kind == "AutoEncoderTopK":
             return top_k(pre, K)
-        return jump(pre, bare["threshold"].double())
+        return jump(pre, bare["threshold"].double()) * lengths
 
     return Upstream(
         "dictionary-learning",
         folder,
         encode,
-        lambda a, x: a @ w["W_dec"] + w["b_dec"],
+        lambda a, x: (a / lengths) @ w["W_dec"] + w["b_dec"],
         f"blocks.{layer}.hook_resid_post",
     )
 

@@ -78,9 +78,13 @@ def load(name, made, hub):
         sae.fold_activation_norm_scaling_factor(48**0.5 / 20.0)
         return sae
     if name.startswith("dl"):
-        return build(
+        sae = build(
             *loaders.dictionary_learning_sae_huggingface_loader_1("", relative)[:2]
         )
+        if name in ("dl-gated", "dl-jumprelu"):
+            # The factor of their activations, which its loader leaves out.
+            sae.fold_W_dec_norm()
+        return sae
     return build(*loaders.mwhanna_transcoder_huggingface_loader("", relative)[:2])
 
 

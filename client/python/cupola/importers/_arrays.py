@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Dict, Iterable, List, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._failure import ImportFailed
+from ._failure import ImportFailed, short
 from ._safetensors import LazyTensor
 
 # NumPy has no bfloat16: the upper halves of float32 values.
@@ -26,6 +27,8 @@ BFLOAT16 = "bfloat16"
 ZIP_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, struct.error),
     *(EOFError, KeyError, OverflowError, RuntimeError, ValueError),
+    # Of the text of an array's header, and of damaged archives' features.
+    *(TypeError, SyntaxError, tokenize.TokenError, NotImplementedError),
 )
 
 _MAX_HEADER = 100 << 20
@@ -63,9 +66,12 @@ def pick(tensors: Dict[str, LazyTensor], file: str, *names: str) -> LazyTensor:
         if name in tensors:
             return tensors[name]
     raise ImportFailed(
-        f"{file} has no tensor {' or '.join(names)}; it has "
-        + (", ".join(sorted(tensors)[:20]) or "none")
+        f"{file} has no tensor {' or '.join(names)}; it has " + listed(tensors)
     )
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(short(name) for name in sorted(names)[:20]) or "none"
 
 
 def read_safetensors(path: Path) -> Dict[str, LazyTensor]:
@@ -118,8 +124,8 @@ def _extent(
 
 def _sizes(values: Iterable[Any]) -> List[int]:
     sizes = list(values)
-    if not all(isinstance(n, int) and n >= 0 for n in sizes):
-        raise ValueError(f"sizes {sizes[:8]}")
+    if not all(type(n) is int and 0 <= n < 1 << 62 for n in sizes):
+        raise ValueError("sizes that are none")
     return sizes
 
 
@@ -141,8 +147,13 @@ def _member(
 ) -> LazyTensor:
     if info.file_size > _FREE + _MAX_RATIO * info.compress_size:
         raise ValueError(f"{info.filename} inflates to {info.file_size} bytes")
+    # NumPy writes no other methods, whose errors are others, too.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{info.filename} is compressed in an unknown way")
     with archive.open(info) as file:
         shape, dtype, length = _npy_header(file)
+    if not all(type(n) is int and 0 <= n < 1 << 62 for n in shape):
+        raise ValueError(f"{info.filename} is of a damaged shape")
     if dtype.hasobject or dtype.kind not in "fiub":
         raise ValueError(f"{info.filename} holds values of type {dtype}")
     if info.file_size != length + math.prod(shape) * dtype.itemsize:

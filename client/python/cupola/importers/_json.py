@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
-from typing import Any, Dict, Tuple, Type, TypeVar, Union
+from typing import (
+    Any,
+    Container,
+    Dict,
+    Mapping,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+)
 
-from ._failure import ImportFailed
+from ._failure import ImportFailed, short
 
 _MAX_BYTES = 16 << 20
 
@@ -42,7 +52,11 @@ def read_json(path: Path) -> Dict[str, Any]:
 def read_flat_yaml(path: Path) -> Dict[str, str]:
     """The scalars at the top level, as text without quotes. Anything below is
     left out: no more is needed of these files."""
-    lines = re.findall(r"^(\w+):[ \t]+([^\s#].*?)\s*$", _text(path), re.M)
+    lines = re.findall(
+        r"""^(\w+):[ \t]+("[^"\n]*"|'[^'\n]*'|[^\s#"'].*?)[ \t]*(?:[ \t]#.*)?$""",
+        _text(path),
+        re.M,
+    )
     return {key: value.strip("'\"") for key, value in lines}
 
 
@@ -57,7 +71,7 @@ def take(
     if not isinstance(value, kind) or (
         isinstance(value, bool) and kind is not bool
     ):
-        raise ImportFailed(f"{file} says {key} is {_short(value)}")
+        raise ImportFailed(f"{file} says {key} is {short(value)}")
     return value
 
 
@@ -75,12 +89,24 @@ def take_or(
 
 
 def number(config: Dict[str, Any], key: str, file: str) -> float:
+    """A finite one."""
     value: Union[int, float] = take(config, key, (int, float), file)
+    if not abs(value) <= sys.float_info.max:
+        raise ImportFailed(f"{file} says {key} is {short(value)}")
     return float(value)
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, (dict, list)):
-        return "a list" if isinstance(value, list) else "an object"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def unread(config: Mapping[str, Any], file: str, known: Container[str]) -> str:
+    """A sentence on the settings that say something and that nothing is known
+    of, or an empty one. Projects write many that only training needs, so that
+    they cannot all be refused."""
+    names = [
+        key
+        for key, value in config.items()
+        if key not in known
+        and not (value is None or value is False or value in ("", [], {}))
+    ]
+    if not names:
+        return ""
+    shown = ", ".join(short(name) for name in sorted(names)[:20])
+    return f"not used of {file}: {shown}" + (", ..." if names[20:] else "")

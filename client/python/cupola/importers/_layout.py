@@ -10,13 +10,16 @@ that are a server's alone: a TopK transcoder, a Jacobian pair).
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+import re
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._failure import ImportFailed
+from ._failure import ImportFailed, guarded, short
 from ._safetensors import LazyTensor, write_json, write_safetensors
 
 Progress = Callable[[int, int], None]
@@ -65,22 +68,75 @@ def stored(shape: Tuple[int, ...], value: float) -> LazyTensor:
     return LazyTensor(shape, lambda: np.full(shape, value, "<f4"))
 
 
-def mapped(
-    tensor: LazyTensor, function: Callable[[NDArray[Any]], NDArray[Any]]
-) -> LazyTensor:
-    """`function` of the loaded tensor, in float64, of the same shape."""
-    return LazyTensor(
-        tensor.shape,
-        lambda: np.ascontiguousarray(
-            function(tensor.load().astype(np.float64)), "<f4"
-        ),
-    )
+_ROWS = 256  # of a matrix that are in float64 at once
 
 
 def scaled(tensor: LazyTensor, factor: float) -> LazyTensor:
     if factor == 1:
         return tensor
-    return mapped(tensor, lambda array: array * factor)
+    return scaled_by(tensor, lambda: np.array(factor))
+
+
+def scaled_by(
+    tensor: LazyTensor, factors: Callable[[], NDArray[np.float64]]
+) -> LazyTensor:
+    """`tensor` times what `factors` gives when it is loaded: a number, one for
+    each column, or, as [rows, 1], one for each row."""
+
+    def load() -> NDArray[np.float32]:
+        array, by = tensor.load(), factors()
+        if array.ndim == 0:
+            return np.asarray(array * by, "<f4")
+        scaled = np.empty(array.shape, "<f4")
+        for at in range(0, len(array), _ROWS):
+            rows = slice(at, at + _ROWS)
+            whole = by.ndim < array.ndim and array.ndim > 1 or by.ndim == 0
+            scaled[rows] = array[rows] * (by if whole else by[rows])
+        return scaled
+
+    return LazyTensor(tensor.shape, load)
+
+
+def row_norms(matrix: LazyTensor) -> Callable[[], NDArray[np.float64]]:
+    """The lengths of its rows, computed once, when they are asked for."""
+
+    @functools.lru_cache(maxsize=None)
+    def norms() -> NDArray[np.float64]:
+        array = matrix.load()
+        return np.concatenate(
+            [
+                np.linalg.norm(array[at : at + _ROWS].astype("f8"), axis=1)
+                for at in range(0, len(array), _ROWS)
+            ]
+        )
+
+    return norms
+
+
+def of_embedding_rows(tensors: Tensors) -> str:
+    """Rewrites a dictionary of an embedding's rows for hook_embed, which holds
+    them times sqrt(d) in Gemma 1 and 2; says so."""
+    if len(tensors["W_dec"].shape) != 2:
+        raise ImportFailed("the source gives no matrix W_dec")
+    root = math.sqrt(tensors["W_dec"].shape[1])
+    tensors["W_enc"] = scaled(tensors["W_enc"], 1 / root)
+    for name in ("W_dec", "b_dec"):
+        tensors[name] = scaled(tensors[name], root)
+    return (
+        "trained on the embedding's rows: W_enc / sqrt(d), and W_dec and "
+        "b_dec * sqrt(d), for hook_embed"
+    )
+
+
+def only(tensors: Tensors, file: str, *names: str) -> None:
+    """Refuses tensors beside those of the names: what is not known of may
+    change what the dictionary computes."""
+    others = sorted(set(tensors) - set(names))
+    if others:
+        raise ImportFailed(
+            f"{file} has tensors that nothing is known of: "
+            + ", ".join(short(name) for name in others[:20])
+        )
 
 
 def transposed(tensor: LazyTensor) -> LazyTensor:
@@ -129,8 +185,10 @@ def check_shapes(dictionary: Dictionary) -> Tuple[int, int, int]:
             "transcoder, which this format does not say"
         )
     k = dictionary.settings.get("k")
-    if k is not None and not 1 <= k <= d_sae:
-        raise ImportFailed(f"k is {k}, of {d_sae} latents")
+    if k is None and dictionary.architecture.startswith("topk"):
+        raise ImportFailed("the source does not say k, which a topk needs")
+    if k is not None and (type(k) is not int or not 1 <= k <= d_sae):
+        raise ImportFailed(f"k is {short(k)}, of {d_sae} latents")
     return d_in, d_sae, d_out
 
 
@@ -147,7 +205,9 @@ def config_of(dictionary: Dictionary) -> Dict[str, Any]:
         "device": "cpu",
         "apply_b_dec_to_input": False,
         "normalize_activations": "none",
-        "reshape_activations": "none",
+        "reshape_activations": "hook_z"
+        if dictionary.hook.endswith(".hook_z")
+        else "none",
         **dictionary.settings,
     }
     metadata: Dict[str, Any] = {
@@ -171,6 +231,7 @@ def write(
 ) -> None:
     """Writes the folder; cfg.json comes last, so that one that has it is
     complete. Refuses tensors with values that are not finite."""
+    _check_names(dictionary)
     config = dictionary.config or config_of(dictionary)
     config.setdefault("metadata", {})["imported_from"] = {
         **origin,
@@ -178,23 +239,39 @@ def write(
     }
     tensors = {n: _finite(n, t) for n, t in dictionary.tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    # An older dictionary stays until the new one's weights are there.
-    staged = folder / (WEIGHTS + ".new")
-    write_safetensors(staged, tensors, progress)
-    for name in (CONFIG, SPARSITY):
-        (folder / name).unlink(missing_ok=True)
-    staged.replace(folder / WEIGHTS)
-    if dictionary.sparsity:
-        write_safetensors(
-            folder / SPARSITY,
-            {n: _finite(n, t) for n, t in dictionary.sparsity.items()},
-        )
-    write_json(folder / CONFIG, config)
+    # An older dictionary stays until all of the new one is there.
+    staged = {n: folder / (n + ".new") for n in (SPARSITY, WEIGHTS, CONFIG)}
+    try:
+        if dictionary.sparsity:
+            write_safetensors(
+                staged[SPARSITY],
+                {n: _finite(n, t) for n, t in dictionary.sparsity.items()},
+            )
+        write_safetensors(staged[WEIGHTS], tensors, progress)
+        write_json(staged[CONFIG], config)
+        for name in (CONFIG, SPARSITY):
+            (folder / name).unlink(missing_ok=True)
+        for name, path in staged.items():
+            if path.exists():
+                path.replace(folder / name)
+    finally:
+        for path in staged.values():
+            path.unlink(missing_ok=True)
+
+
+def _check_names(dictionary: Dictionary) -> None:
+    """They come from files, are shown to people and name places in a model."""
+    for hook in (dictionary.hook, dictionary.hook_out):
+        if hook is not None and not re.fullmatch(r"[A-Za-z0-9_.]+", hook):
+            raise ImportFailed(f"{short(hook)} is no hook point; give --hook")
+    if dictionary.model and not dictionary.model.isprintable():
+        raise ImportFailed(f"{short(dictionary.model)} is no model's name")
 
 
 def _finite(name: str, tensor: LazyTensor) -> LazyTensor:
     def load() -> NDArray[np.float32]:
-        array = tensor.load()
+        with guarded():
+            array = tensor.load()
         bad = array.size - int(np.isfinite(array).sum())
         if bad:
             raise ImportFailed(

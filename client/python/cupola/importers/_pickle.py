@@ -4,7 +4,8 @@ A pickle is a program for a small stack machine that may name any function of
 any module and call it. This machine knows the instructions that build plain
 values (numbers, text, bytes, tuples, lists, dictionaries) and a table of names
 that its caller allows; another name or instruction ends the reading, named in
-the error. Its work is bounded by `limit` bytes and by MAX_INSTRUCTIONS.
+the error. Its work is bounded by `limit` bytes and by a Budget: no instruction
+and no allowed function costs more than the bytes it reads or what it spends.
 
 Instructions: the standard library's pickletools, protocols 2 to 5.
 """
@@ -24,10 +25,25 @@ from typing import (
     Optional,
 )
 
-from ._failure import ImportFailed
+from ._failure import ImportFailed, short
 
 MAX_INSTRUCTIONS = 1_000_000
 _MAX_LINE = 4096  # of the names' text form
+
+
+_PIECE = 16 << 20  # of bytes that are read at once
+
+
+class Budget:
+    """The instructions that a file's pickles may run, all together."""
+
+    def __init__(self) -> None:
+        self._left = MAX_INSTRUCTIONS
+
+    def spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise ImportFailed("the pickle has too many instructions")
 
 
 class Allowed(NamedTuple):
@@ -62,11 +78,21 @@ class _Bounded:
         if size > self._left:
             raise ImportFailed("the pickle is larger than one of weights is")
         self._left -= size
-        return self._file.read(size)
+        if size <= _PIECE:
+            return self._file.read(size)
+        pieces = bytearray()  # what is claimed may not be there
+        while len(pieces) < size:
+            piece = self._file.read(min(size - len(pieces), _PIECE))
+            if not piece:
+                break
+            pieces += piece
+        return bytes(pieces)
 
     def readline(self) -> bytes:
         line = self._file.readline(_MAX_LINE)
         self._left -= len(line)
+        if self._left < 0:
+            raise ImportFailed("the pickle is larger than one of weights is")
         return line
 
 
@@ -75,17 +101,18 @@ def read_pickle(
     limit: int,
     allowed: Allowed,
     persistent: Optional[Callable[[Any], Any]] = None,
+    budget: Optional[Budget] = None,
 ) -> Any:
     """The value of the pickle at the file's position, which ends behind it.
 
     `persistent` gives the value of a persistent id. Raises ImportFailed.
     """
-    machine = _Machine(allowed, persistent)
+    budget = budget or Budget()
+    machine = _Machine(allowed, persistent, budget)
     try:
         steps = pickletools.genops(_Bounded(file, limit))  # type: ignore[arg-type]
-        for count, (instruction, argument, _) in enumerate(steps):
-            if count >= MAX_INSTRUCTIONS:
-                raise ImportFailed("the pickle has too many instructions")
+        for instruction, argument, _ in steps:
+            budget.spend(1)
             if instruction.name == "STOP":
                 return machine.stack.pop()
             machine.run(instruction.name, argument)
@@ -98,12 +125,16 @@ def read_pickle(
 
 class _Machine:
     def __init__(
-        self, allowed: Allowed, persistent: Optional[Callable[[Any], Any]]
+        self,
+        allowed: Allowed,
+        persistent: Optional[Callable[[Any], Any]],
+        budget: Budget,
     ) -> None:
         self.stack: List[Any] = []
         self._marked: List[List[Any]] = []
         self._memo: Dict[int, Any] = {}
         self._allowed, self._persistent = allowed, persistent
+        self._budget = budget
 
     def run(self, name: str, argument: Any) -> None:
         if name in _IGNORED:
@@ -145,6 +176,9 @@ class _Machine:
             # Others could not name anything, and hashing them may be costly.
             if not isinstance(key, (str, int)):
                 raise ValueError("a dictionary's key is neither text nor int")
+            # Ints that hash alike would take quadratic time.
+            if isinstance(key, int) and key.bit_length() > 63:
+                raise ValueError("a dictionary's key is a huge number")
             target[key] = value
 
     def _global(self, name: str) -> None:
@@ -154,7 +188,7 @@ class _Machine:
             self._push(_Name(name))
         else:
             raise ImportFailed(
-                f"the pickle asks for {name!r}, which a file of weights has no "
+                f"the pickle asks for {short(name)}, which a file of weights has no "
                 "use for: refused"
             )
 
@@ -190,6 +224,7 @@ class _Machine:
         if isinstance(target, Record):
             if not isinstance(state, dict):
                 raise ValueError("an instance's attributes are no dictionary")
+            self._budget.spend(len(state))  # the same may be set many times
             target.attributes.update({str(k): v for k, v in state.items()})
         elif not isinstance(target, dict):  # an OrderedDict's are of no use
             raise ImportFailed("the pickle changes what is no instance")

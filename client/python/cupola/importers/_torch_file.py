@@ -28,14 +28,16 @@ from typing import (
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arrays import BFLOAT16, ZIP_ERRORS, to_float32
-from ._failure import ImportFailed
-from ._pickle import Allowed, read_pickle
+from ._arrays import BFLOAT16, ZIP_ERRORS, listed, to_float32
+from ._failure import ImportFailed, short
+from ._pickle import Allowed, Budget, read_pickle
 from ._safetensors import LazyTensor
 
 _MAX_PICKLE = 16 << 20  # of one that describes tensors and holds none
-_MAX_PLAIN = 8 << 30  # of one that holds them, when unzipped
-_MAX_DIMENSIONS = 8
+# Of one that holds them, when unzipped: weights hardly compress.
+_MAX_PLAIN, _MAX_RATIO, _FREE = 8 << 30, 100, 64 << 20
+_MAX_STORAGES = 256  # of a plain pickle
+_MAX_DIMENSIONS, _MAX_SIZE = 8, 1 << 62
 # What the sequence of pickles begins with.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
@@ -85,12 +87,16 @@ def read_torch(path: Path, classes: FrozenSet[str] = frozenset()) -> Any:
             return _read_zip(path, classes)
         if start.startswith(b"\x1f\x8b"):
             with gzip.open(path) as unzipped:
-                return _read_plain(unzipped, classes)  # type: ignore[arg-type]
+                return _read_plain(
+                    unzipped,  # type: ignore[arg-type]
+                    min(_MAX_PLAIN, _FREE + _MAX_RATIO * path.stat().st_size),
+                    classes,
+                )
         if start.startswith(b"\x80"):
             with open(path, "rb") as file:
                 if _is_sequence(file):
                     return _read_sequence(lambda: open(path, "rb"), classes)
-                return _read_plain(file, classes)
+                return _read_plain(file, _MAX_PLAIN, classes)
     except (*ZIP_ERRORS, OSError) as error:
         raise ImportFailed(f"{path.name} is damaged: {error}") from None
     except ImportFailed as error:
@@ -106,8 +112,8 @@ def _allowed(
         "torch._utils._rebuild_tensor": _tensor,
         "torch._utils._rebuild_tensor_v2": _tensor,
         "torch._utils._rebuild_parameter": lambda data, *_: data,
-        "torch.Size": lambda sizes: tuple(sizes),
-        "torch.device": lambda kind, *_: str(kind),
+        "torch.Size": _size,
+        "torch.device": _device,
     }
     if from_bytes:
         functions["torch.storage._load_from_bytes"] = from_bytes
@@ -122,18 +128,31 @@ def _empty_dict(*items: Any) -> Dict[Any, Any]:
     return {}
 
 
+def _size(sizes: Any) -> Tuple[int, ...]:
+    """Only what is small is copied: a file may ask for it any number of
+    times."""
+    if (
+        not isinstance(sizes, (tuple, list))
+        or len(sizes) > _MAX_DIMENSIONS
+        or not all(type(n) is int and 0 <= n < _MAX_SIZE for n in sizes)
+    ):
+        raise ImportFailed("a tensor's description is damaged")
+    return tuple(sizes)
+
+
+def _device(kind: Any, index: Any = None) -> str:
+    if not isinstance(kind, str) or not isinstance(index, (int, type(None))):
+        raise ImportFailed("a device's description is damaged")
+    return kind
+
+
 def _tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
 ) -> LazyTensor:
     """A view of a storage. Refuses one that would reach beyond its storage, or
     repeat its values to more than are there."""
-    numbers = (offset, *shape, *strides)
-    if (
-        not isinstance(storage, _Storage)
-        or len(shape) != len(strides)
-        or len(shape) > _MAX_DIMENSIONS
-        or not all(isinstance(n, int) and n >= 0 for n in numbers)
-    ):
+    shape, strides, (offset,) = _size(shape), _size(strides), _size((offset,))
+    if not isinstance(storage, _Storage) or len(shape) != len(strides):
         raise ImportFailed("a tensor's description is damaged")
     count, last = 1, offset
     for size, stride in zip(shape, strides):
@@ -153,9 +172,15 @@ def _tensor(
         if len(data) != storage.size:
             raise ImportFailed("a tensor's data has become shorter")
         flat = np.frombuffer(data, _numpy_type(storage.kind))[offset:]
-        steps = [step * flat.itemsize for step in strides]
+        if not count:
+            return np.empty(shape, "<f4")
+        # The stride of a single one is never used, and may be any number.
+        steps = [
+            step * flat.itemsize if size > 1 else 0
+            for size, step in zip(shape, strides)
+        ]
         view = np.lib.stride_tricks.as_strided(
-            flat, shape, steps if count else None, writeable=False
+            flat, shape, steps, writeable=False
         )
         return to_float32(view, storage.kind)
 
@@ -178,8 +203,8 @@ def _reference(value: Any) -> Tuple[str, str, int]:
         or value[0] != "storage"
         or not isinstance(value[1], _Type)
         or not isinstance(value[2], str)
-        or not isinstance(value[4], int)
-        or value[4] < 0
+        or type(value[4]) is not int
+        or not 0 <= value[4] < _MAX_SIZE
     ):
         raise ImportFailed("a reference to a storage is damaged")
     return _TYPES[value[1].name], value[2], value[4]
@@ -193,7 +218,11 @@ def _read_zip(path: Path, classes: FrozenSet[str]) -> Any:
             raise ImportFailed("the archive is not one that torch.save writes")
         prefix = pickles[0][: -len("data.pkl")]
         order = members.get(prefix + "byteorder")
-        if order and (order.file_size != 6 or archive.read(order) != b"little"):
+        if order and (
+            order.compress_type != zipfile.ZIP_STORED
+            or order.file_size != 6
+            or archive.read(order) != b"little"
+        ):
             raise ImportFailed("the tensors are big-endian, which is not read")
 
         def storage(value: Any) -> _Storage:
@@ -201,7 +230,7 @@ def _read_zip(path: Path, classes: FrozenSet[str]) -> Any:
             info = members.get(f"{prefix}data/{key}")
             if info is None or info.compress_type != zipfile.ZIP_STORED:
                 raise ImportFailed(
-                    f"the archive lacks the data of storage {key}"
+                    f"the archive lacks the data of storage {short(key)}"
                 )
 
             def load(info: zipfile.ZipInfo = info) -> bytes:
@@ -235,7 +264,9 @@ def _is_sequence(file: BinaryIO) -> bool:
 
 
 def _read_sequence(
-    opened: Callable[[], BinaryIO], classes: FrozenSet[str]
+    opened: Callable[[], BinaryIO],
+    classes: FrozenSet[str],
+    budget: Optional[Budget] = None,
 ) -> Any:
     """Pickles: the magic number, the protocol, facts about the machine, the
     value, the storages' keys; then each storage as its int64 count and data."""
@@ -259,16 +290,28 @@ def _read_sequence(
 
     plain = Allowed({}, {}, frozenset())
     with opened() as file:
-        facts = [read_pickle(file, _MAX_PICKLE, plain) for _ in range(3)]
-        if facts[1] != _PROTOCOL or not isinstance(facts[2], dict):
+        budget = budget or Budget()
+        facts = [
+            read_pickle(file, _MAX_PICKLE, plain, budget=budget)
+            for _ in range(3)
+        ]
+        if type(facts[1]) is not int or facts[1] != _PROTOCOL:
             raise ImportFailed(
-                f"protocol {facts[1]} of torch.save is not known"
+                f"protocol {short(facts[1])} of torch.save is not known"
             )
+        if not isinstance(facts[2], dict):
+            raise ImportFailed("the facts about the machine are damaged")
         if facts[2].get("little_endian") is not True:
             raise ImportFailed("the tensors are big-endian, which is not read")
-        value = read_pickle(file, _MAX_PICKLE, _allowed(classes), storage)
-        keys = read_pickle(file, _MAX_PICKLE, plain)
-        if not isinstance(keys, list) or set(keys) != set(storages):
+        value = read_pickle(
+            file, _MAX_PICKLE, _allowed(classes), storage, budget
+        )
+        keys = read_pickle(file, _MAX_PICKLE, plain, budget=budget)
+        if (
+            not isinstance(keys, list)
+            or not all(isinstance(key, str) for key in keys)
+            or sorted(keys) != sorted(storages)
+        ):
             raise ImportFailed("the list of storages is damaged")
         at = file.tell()
         end = file.seek(0, io.SEEK_END)
@@ -278,17 +321,26 @@ def _read_sequence(
             starts[key] = at + 8
             at += 8 + storages[key].size
             if count != storages[key].numel or at > end:
-                raise ImportFailed(f"the data of storage {key} is cut short")
+                raise ImportFailed(f"the data of storage {short(key)} is cut"
+                    " short")
     return value
 
 
-def _read_plain(file: BinaryIO, classes: FrozenSet[str]) -> Any:
-    def from_bytes(data: Any) -> Any:
-        if not isinstance(data, bytes):
-            raise ImportFailed("a storage's data is damaged")
-        return _read_sequence(lambda: io.BytesIO(data), frozenset())
+def _read_plain(
+    file: BinaryIO, limit: int, classes: FrozenSet[str]
+) -> Any:
+    budget = Budget()  # of the pickles within, too
+    calls = 0
 
-    value = read_pickle(file, _MAX_PLAIN, _allowed(classes, from_bytes))
+    def from_bytes(data: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if not isinstance(data, bytes) or calls > _MAX_STORAGES:
+            raise ImportFailed("a storage's data is damaged")
+        return _read_sequence(lambda: io.BytesIO(data), frozenset(), budget)
+
+    allowed = _allowed(classes, from_bytes)
+    value = read_pickle(file, limit, allowed, budget=budget)
     if file.read(1):  # at its end a gzipped file's checksum is compared
         raise ImportFailed("something follows the pickle")
     return value
@@ -308,7 +360,6 @@ def tensors_of(
     for key in wanted or []:
         if key not in tensors:
             raise ImportFailed(
-                f"{name} has no tensor {key}; it has "
-                + (", ".join(sorted(tensors)[:20]) or "none")
+                f"{name} has no tensor {key}; it has {listed(tensors)}"
             )
     return tensors

@@ -18,7 +18,7 @@ from . import (
     saelens,
     sparsify,
 )
-from ._failure import ImportFailed
+from ._failure import ImportFailed, guarded
 from ._layout import CONFIG, WEIGHTS, Dictionary, Options, Progress, write
 
 FORMATS: Dict[str, Callable[[Path, Options], Dictionary]] = {
@@ -92,7 +92,8 @@ def import_dictionary(
     options = Options(model, hook, hook_out, prepend_bos, norm_scaling_factor)
     if norm_scaling_factor is not None and format != "saelens":
         raise ImportFailed("--norm-scaling-factor is of the format saelens")
-    dictionary = FORMATS[format](source, options)
+    with guarded():
+        dictionary = FORMATS[format](source, options)
     if prepend_bos is not None:
         dictionary.prepend_bos = prepend_bos
     origin = {"format": format, "source": source.resolve().name}

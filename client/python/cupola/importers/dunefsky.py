@@ -20,7 +20,7 @@ import numpy as np
 from ._failure import ImportFailed
 from ._hooks import required
 from ._json import existing, take, take_or
-from ._layout import Dictionary, Options
+from ._layout import Dictionary, Options, only
 from ._pickle import Record
 from ._safetensors import LazyTensor
 from ._torch_file import read_torch, tensors_of
@@ -29,6 +29,7 @@ _CLASSES = frozenset(
     f"{module}.LanguageModelSAERunnerConfig"
     for module in ("sae_training.config", "sae_lens.training.config")
 )
+_NAMES = ["W_enc", "b_enc", "W_dec", "b_dec"]
 _SUFFIX = "_log_feature_sparsity"
 # What TransformerLens does to a model unless told otherwise.
 _PROCESSED = {
@@ -48,19 +49,20 @@ def read(source: Path, options: Options) -> Dictionary:
             "transcoder_circuits saves it"
         )
     config = _config(saved["cfg"])
-    tensors = tensors_of(
-        saved["state_dict"], path.name, ["W_enc", "b_enc", "W_dec", "b_dec"]
-    )
+    tensors = tensors_of(saved["state_dict"], path.name, _NAMES)
     transcoder = take_or(config, "is_transcoder", bool, "cfg", False)
+    only(tensors, path.name, *_NAMES, *(["b_dec_out"] if transcoder else []))
     if take_or(config, "is_sparse_connection", bool, "cfg", False):
         raise ImportFailed("sparse connections between SAEs are not imported")
     if config.get("hook_point_head_index") is not None:
         raise ImportFailed("a dictionary of one attention head is not imported")
     dictionary = Dictionary(
         architecture="transcoder" if transcoder else "standard",
-        tensors={n: tensors[n] for n in ("W_enc", "b_enc", "W_dec", "b_dec")},
+        tensors={n: tensors[n] for n in _NAMES},
         hook=options.hook or take(config, "hook_point", str, "cfg"),
-        model=options.model or take_or(config, "model_name", str, "cfg", ""),
+        model=options.model
+        or take_or(config, "model_name", str, "cfg", "")
+        or None,
         prepend_bos=True,
         context_size=take_or(config, "context_size", int, "cfg", 128),
         metadata={"model_from_pretrained_kwargs": _PROCESSED},
@@ -78,8 +80,6 @@ def read(source: Path, options: Options) -> Dictionary:
         )
     else:
         dictionary.settings["apply_b_dec_to_input"] = True
-        if dictionary.hook.endswith("hook_z"):
-            dictionary.settings["reshape_activations"] = "hook_z"
     _add_sparsity(path, dictionary)
     return dictionary
 

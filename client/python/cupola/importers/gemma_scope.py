@@ -11,18 +11,20 @@ leaves b_dec as it is).
 
 from __future__ import annotations
 
-import math
+import os
 import re
 from pathlib import Path
 from typing import Optional, Tuple
 
 from ._arrays import pick, read_npz
 from ._failure import ImportFailed
-from ._hooks import layer_in
+from ._hooks import layer_in, required
 from ._json import existing
-from ._layout import Dictionary, Options, scaled
+from ._layout import Dictionary, Options, of_embedding_rows, only
 
 _REPOSITORY = r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att|transcoders)"
+# As the component that stands where a layer's does.
+_EMBEDDING = _REPOSITORY + r"/(?:.*/)?embedding/width_"
 _SITES = {
     "res": "hook_resid_post",
     "mlp": "hook_mlp_out",
@@ -43,10 +45,16 @@ def read(source: Path, options: Options) -> Dictionary:
     path = existing(source / "params.npz" if source.is_dir() else source)
     arrays = {name.lower(): a for name, a in read_npz(path).items()}
     tensors = {n: pick(arrays, path.name, *all_) for n, all_ in _NAMES.items()}
-    where = str(path.resolve())
+    only(arrays, path.name, *(n for all_ in _NAMES.values() for n in all_))
+    # Not resolved: a cache of the hub's has links to files without a place.
+    where = Path(os.path.abspath(path)).as_posix()
     model, site, layer = _place(where)
+    rows = re.search(_EMBEDDING, where) is not None
     hook, hook_out = options.hook, options.hook_out
-    embedding = hook == "hook_embed" if hook else "embedding" in where
+    embedding = hook == "hook_embed" if hook else rows
+    if site == "transcoders" and not hook_out:
+        known = f"blocks.{layer}.hook_mlp_out" if layer is not None else None
+        hook_out = required(known, "where the output belongs", "--hook-out")
     if hook is None:
         if embedding:
             hook = "hook_embed"
@@ -57,19 +65,14 @@ def read(source: Path, options: Options) -> Dictionary:
             )
         else:
             hook = f"blocks.{layer}.{_SITES[site]}"
-            if site == "transcoders":
-                hook_out = hook_out or f"blocks.{layer}.hook_mlp_out"
     notes = []
     if embedding:
-        root = math.sqrt(tensors["W_dec"].shape[-1])
-        tensors["W_enc"] = scaled(tensors["W_enc"], 1 / root)
-        for name in ("W_dec", "b_dec"):
-            tensors[name] = scaled(tensors[name], root)
+        notes.append(of_embedding_rows(tensors))
+    elif rows:
         notes.append(
-            "trained on the embedding's rows: W_enc / sqrt(d), and W_dec and "
-            "b_dec * sqrt(d), for hook_embed"
+            "trained on the embedding's rows, which are not scaled as at "
+            f"hook_embed: {hook} was asked for"
         )
-    z = hook.endswith("attn.hook_z")
     return Dictionary(
         architecture="jumprelu_transcoder" if hook_out else "jumprelu",
         tensors=tensors,
@@ -78,7 +81,6 @@ def read(source: Path, options: Options) -> Dictionary:
         model=options.model or model,
         prepend_bos=True,
         context_size=1024,
-        settings={"reshape_activations": "hook_z"} if z else {},
         notes=notes,
     )
 

@@ -18,10 +18,14 @@ from typing import Optional
 from ._arrays import pick, read_safetensors
 from ._failure import ImportFailed
 from ._hooks import required
-from ._json import existing, read_json, take_or
-from ._layout import Dictionary, Options, transposed
+from ._json import existing, read_json, take_or, unread
+from ._layout import Dictionary, Options, only, transposed
 
 _FILE = "config.json"
+_SETTINGS = (
+    *("architecture", "model_name", "hf_hook_point_in", "hf_hook_point_out"),
+    *("affine_connection", "width", "l0", "type"),
+)
 _PLACES = {
     "output": "hook_resid_post",
     "self_attn.o_proj.input": "attn.hook_z",
@@ -45,20 +49,24 @@ def read(source: Path, options: Options) -> Dictionary:
         "b_dec": pick(file, path.name, "b_dec"),
         "threshold": pick(file, path.name, "threshold"),
     }
+    only(
+        *(file, path.name, "w_enc", "w_dec", "b_enc", "b_dec", "threshold"),
+        "affine_skip_connection",
+    )
     if len(tensors["W_dec"].shape) != 2:
         raise ImportFailed(
             "transcoders that write to several layers cannot be represented"
         )
+    reads = take_or(config, "hf_hook_point_in", str, _FILE, "")
+    writes = take_or(config, "hf_hook_point_out", str, _FILE, "") or reads
     hook = required(
-        options.hook
-        or _hook(take_or(config, "hf_hook_point_in", str, _FILE, "")),
-        "where its input is",
-        "--hook",
+        options.hook or _hook(reads), "where its input is", "--hook"
     )
-    out = options.hook_out or _hook(
-        take_or(config, "hf_hook_point_out", str, _FILE, "")
-    )
-    hook_out = out if out != hook else None
+    hook_out: Optional[str] = None
+    if options.hook_out:
+        hook_out = options.hook_out if options.hook_out != hook else None
+    elif writes != reads:  # whatever --hook calls its input
+        hook_out = _hook(writes)
     architecture = "jumprelu"
     if hook_out:
         architecture = "jumprelu_transcoder"
@@ -67,7 +75,7 @@ def read(source: Path, options: Options) -> Dictionary:
             tensors["W_skip"] = transposed(file["affine_skip_connection"])
     elif "affine_skip_connection" in file:
         raise ImportFailed("an SAE with a skip connection is not imported")
-    z = hook.endswith("attn.hook_z")
+    note = unread(config, _FILE, _SETTINGS)
     return Dictionary(
         architecture=architecture,
         tensors=tensors,
@@ -78,7 +86,7 @@ def read(source: Path, options: Options) -> Dictionary:
         or None,
         prepend_bos=True,
         context_size=1024,
-        settings={"reshape_activations": "hook_z"} if z else {},
+        notes=[note] if note else [],
     )
 
 

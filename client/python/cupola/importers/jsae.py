@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict
 
 from ._arrays import pick, read_safetensors
-from ._failure import ImportFailed
+from ._failure import ImportFailed, short
 from ._json import existing, read_json, take, take_or
 from ._layout import (
     CONFIG,
@@ -20,7 +20,9 @@ from ._layout import (
     WEIGHTS,
     Dictionary,
     Options,
+    Tensors,
     check_shapes,
+    only,
 )
 from .saelens import flattened
 
@@ -37,7 +39,11 @@ def read(source: Path, options: Options) -> Dictionary:
     config = flattened(read_json(source / CONFIG))
     path = existing(source / WEIGHTS)
     file = read_safetensors(path)
-    _refuse(source, config)
+    _refuse(config)
+    only(
+        *(file, path.name, *_MLP),
+        *(f"_{name}{suffix}" for suffix in ("", "_out") for name in _NAMES),
+    )
     halves = [
         Dictionary(
             config["architecture"],
@@ -64,6 +70,8 @@ def read(source: Path, options: Options) -> Dictionary:
     if present and len(present) < len(_MLP):
         raise ImportFailed(f"of the stored MLP there is only {present[0]}")
     tensors.update({name: file[name] for name in present})
+    if present:
+        _check_mlp(file, d_in)
     hook = options.hook or take(config, "hook_name", str, CONFIG)
     dictionary = Dictionary(
         *("jacobian pair", tensors, hook, options.hook_out),
@@ -74,12 +82,29 @@ def read(source: Path, options: Options) -> Dictionary:
         dictionary.sparsity = {
             name: tensor
             for name, tensor in read_safetensors(source / SPARSITY).items()
-            if name in ("sparsity", "sparsity2") and tensor.shape == (d_sae,)
+            if name in ("sparsity", "sparsity2")
         }
+    for name, tensor in dictionary.sparsity.items():
+        if tensor.shape != (d_sae,):
+            raise ImportFailed(
+                f"tensor {name} has the shape {list(tensor.shape)}, not "
+                f"{[d_sae]}"
+            )
     return dictionary
 
 
-def _refuse(source: Path, config: Dict[str, Any]) -> None:
+def _check_mlp(file: Tensors, d_in: int) -> None:
+    d_mlp = file["mlp.b_in"].shape[:1]
+    expected = ((d_in, *d_mlp), d_mlp, (*d_mlp, d_in), (d_in,))
+    for name, shape in zip(_MLP, expected):
+        if file[name].shape != shape or not d_mlp:
+            raise ImportFailed(
+                f"tensor {name} has the shape {list(file[name].shape)}, not "
+                f"{list(shape)}"
+            )
+
+
+def _refuse(config: Dict[str, Any]) -> None:
     if take_or(config, "randomize_llm_weights", bool, CONFIG, False):
         raise ImportFailed(
             "the pair was trained on a model with random weights, which no "
@@ -87,17 +112,17 @@ def _refuse(source: Path, config: Dict[str, Any]) -> None:
         )
     if config.get("architecture") not in ("standard", "topk"):
         raise ImportFailed(
-            f"{CONFIG} says architecture is {config.get('architecture')!r}: a "
-            "pair's is standard or topk"
+            f"{CONFIG} says architecture is "
+            f"{short(config.get('architecture'))}: a pair's is standard or topk"
         )
     normalize = take_or(config, "normalize_activations", str, CONFIG, "none")
     if normalize != "none":
         raise ImportFailed(
-            f"{CONFIG} says normalize_activations is {normalize!r}: of a pair, "
+            f"{CONFIG} says normalize_activations is {short(normalize)}: of a pair, "
             "none is imported"
         )
-    if not (source / WEIGHTS).is_file():
-        raise ImportFailed(f"no such file: {source / WEIGHTS}")
+    if config.get("hook_head_index") is not None:
+        raise ImportFailed("a dictionary of one attention head is not imported")
 
 
 def _config(config: Dict[str, Any], hook: str) -> Dict[str, Any]:

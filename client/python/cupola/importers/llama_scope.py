@@ -22,8 +22,18 @@ import numpy as np
 
 from ._arrays import pick, read_safetensors
 from ._failure import ImportFailed
+from ._hooks import required
 from ._json import existing, number, read_json, take, take_or
-from ._layout import Dictionary, Options, Tensors, scaled, stored, transposed
+from ._layout import (
+    Dictionary,
+    Options,
+    Tensors,
+    only,
+    row_norms,
+    scaled,
+    stored,
+    transposed,
+)
 from ._safetensors import LazyTensor
 
 _FILE = "hyperparams.json"
@@ -32,6 +42,7 @@ _CANDIDATES = (
     "checkpoints/pruned.safetensors",
     "checkpoints/final.safetensors",
 )
+_MODEL = "meta-llama/Llama-3.1-8B"
 # Finite, and above every activation: the threshold of a latent without a row.
 _NEVER = 1e30
 
@@ -42,6 +53,10 @@ def read(source: Path, options: Options) -> Dictionary:
     path = existing(found[0] if found else source / _CANDIDATES[-1])
     file = read_safetensors(path)
     _refuse(config)
+    only(
+        *(file, path.name, "encoder.weight", "encoder.bias"),
+        *("decoder.weight", "decoder.bias"),
+    )
     tensors: Tensors = {
         "W_enc": transposed(pick(file, path.name, "encoder.weight")),
         "b_enc": pick(file, path.name, "encoder.bias"),
@@ -49,14 +64,15 @@ def read(source: Path, options: Options) -> Dictionary:
         "b_dec": pick(file, path.name, "decoder.bias"),
     }
     s, t = _scales(config)
-    hook = options.hook or take(config, "hook_point_in", str, _FILE)
-    out = options.hook_out or take_or(
-        config, "hook_point_out", str, _FILE, hook
-    )
-    transcoder = out != hook
+    place = take_or(config, "hook_point_in", str, _FILE, "")
+    hook = options.hook or required(place, "where its input is", "--hook")
+    out = take_or(config, "hook_point_out", str, _FILE, place)
+    transcoder = out != place  # whatever --hook calls its input
+    if options.hook_out:
+        out, transcoder = options.hook_out, options.hook_out != hook
     notes = [f"inputs' scale {s:.6g} and outputs' {t:.6g} were folded in"]
     jump = number(config, "jump_relu_threshold", _FILE)
-    if take_or(config, "sparsity_include_decoder_norm", bool, _FILE, False):
+    if take(config, "sparsity_include_decoder_norm", bool, _FILE):
         threshold = _by_norm(tensors["W_dec"], jump * t)
         notes.append(
             "thresholds were divided by the decoder's row norms, which "
@@ -72,6 +88,8 @@ def read(source: Path, options: Options) -> Dictionary:
             f"{_FILE} says that a transcoder subtracts its output's bias from "
             "its input: that cannot be represented"
         )
+    if not options.model:
+        notes.append(f"{_FILE} names no model: {_MODEL} was taken")
     return Dictionary(
         architecture="jumprelu_transcoder" if transcoder else "jumprelu",
         tensors={
@@ -83,7 +101,7 @@ def read(source: Path, options: Options) -> Dictionary:
         },
         hook=hook,
         hook_out=out if transcoder else None,
-        model=options.model or "meta-llama/Llama-3.1-8B",
+        model=options.model or _MODEL,
         prepend_bos=True,
         context_size=1024,
         settings={"apply_b_dec_to_input": True} if subtracts else {},
@@ -92,8 +110,9 @@ def read(source: Path, options: Options) -> Dictionary:
 
 
 def _refuse(config: Dict[str, Any]) -> None:
-    act = take_or(config, "act_fn", str, _FILE, "jumprelu").lower()
-    if act not in ("jumprelu", "topk"):  # topk with a threshold is one, too
+    # lm_saes' own default is relu, and its topk knows no threshold.
+    act = take(config, "act_fn", str, _FILE).lower()
+    if act != "jumprelu":
         raise ImportFailed(f"{_FILE} says act_fn is {act!r}, not jumprelu")
     if take_or(config, "use_glu_encoder", bool, _FILE, False):
         raise ImportFailed("a gated linear encoder cannot be represented")
@@ -123,10 +142,11 @@ def _scales(config: Dict[str, Any]) -> Tuple[float, float]:
 
 
 def _by_norm(W_dec: LazyTensor, threshold: float) -> LazyTensor:
+    norms = row_norms(W_dec)
+
     def load() -> Any:
-        norms = np.linalg.norm(W_dec.load().astype(np.float64), axis=1)
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            values = np.nan_to_num(threshold / norms, nan=_NEVER)
+            values = np.nan_to_num(threshold / norms(), nan=_NEVER)
         return np.clip(values, -_NEVER, _NEVER).astype("<f4")
 
     return LazyTensor(W_dec.shape[:1], load)

@@ -11,13 +11,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Tuple, Type, Union
+
+import numpy as np
 
 from ._arrays import read_safetensors
-from ._failure import ImportFailed
+from ._failure import ImportFailed, short
 from ._hooks import required
 from ._json import existing, number, read_json, take, take_or
-from ._layout import CONFIG, SPARSITY, WEIGHTS, Dictionary, Options, scaled
+from ._layout import (
+    CONFIG,
+    SPARSITY,
+    WEIGHTS,
+    Dictionary,
+    Options,
+    only,
+    scaled,
+)
 
 _BIASED = ("W_enc", "b_enc", "W_dec", "b_dec")
 _TENSORS = {
@@ -32,12 +42,24 @@ _TENSORS = {
     "jumprelu_skip_transcoder": (*_BIASED, "threshold", "W_skip"),
 }
 # Of the architectures, and of the input's treatment.
-_SETTINGS = (
-    *("k", "rescale_acts_by_decoder_norm", "residual_threshold"),
-    *("max_iterations", "stop_on_duplicate_support"),
-    *("normalize_activations", "reshape_activations"),
-    *("finetuning_scaling_factor", "apply_b_dec_to_input"),
-)
+_SETTINGS: Dict[str, Union[Type[Any], Tuple[Type[Any], ...]]] = {
+    "k": int,
+    "rescale_acts_by_decoder_norm": bool,
+    "residual_threshold": (int, float),
+    "max_iterations": int,
+    "stop_on_duplicate_support": bool,
+    "normalize_activations": str,
+    "reshape_activations": str,
+    "finetuning_scaling_factor": bool,
+    "apply_b_dec_to_input": bool,
+}
+_VALUES = {
+    "reshape_activations": ("none", "hook_z"),
+    "normalize_activations": (
+        *("none", "expected_average_only_in", "constant_norm_rescale"),
+        "layer_norm",
+    ),
+}
 _METADATA = ("model_from_pretrained_kwargs", "dataset_path", "neuronpedia_id")
 
 
@@ -51,7 +73,7 @@ def read(source: Path, options: Options) -> Dictionary:
     names = _TENSORS.get(architecture)
     if names is None:
         raise ImportFailed(
-            f"{CONFIG} says architecture is {architecture!r}: imported are "
+            f"{CONFIG} says architecture is {short(architecture)}: imported are "
             + ", ".join(_TENSORS)
         )
     missing = [name for name in names if name not in file]
@@ -59,11 +81,18 @@ def read(source: Path, options: Options) -> Dictionary:
         raise ImportFailed(f"{path.name} lacks {', '.join(missing)}")
     if config.get("hook_head_index") is not None:
         raise ImportFailed("a dictionary of one attention head is not imported")
+    only(file, path.name, *names, "scaling_factor")
     transcoder = architecture.endswith("transcoder")
-    settings = {
-        key: config[key] for key in _SETTINGS if config.get(key) is not None
-    }
-    settings.setdefault("apply_b_dec_to_input", not transcoder)
+    settings = _settings(config)
+    if settings.setdefault("apply_b_dec_to_input", not transcoder):
+        if transcoder:
+            raise ImportFailed(
+                f"{CONFIG} says apply_b_dec_to_input is true: a transcoder's "
+                "b_dec is its output's"
+            )
+    hook = options.hook or take(config, "hook_name", str, CONFIG)
+    if not hook.endswith(".hook_z"):  # the one it was, perhaps
+        settings.pop("reshape_activations", None)
     hook_out = options.hook_out
     if transcoder and not hook_out:
         hook_out = required(
@@ -74,12 +103,12 @@ def read(source: Path, options: Options) -> Dictionary:
     dictionary = Dictionary(
         architecture=architecture,
         tensors={name: file[name] for name in names},
-        hook=options.hook or take(config, "hook_name", str, CONFIG),
+        hook=hook,
         hook_out=hook_out,
         model=options.model
         or take_or(config, "model_name", str, CONFIG, "")
         or None,
-        prepend_bos=take_or(config, "prepend_bos", bool, CONFIG, True)
+        prepend_bos=take(config, "prepend_bos", bool, CONFIG)
         if config.get("prepend_bos") is not None
         else None,
         context_size=take_or(config, "context_size", int, CONFIG, 0) or None,
@@ -87,13 +116,35 @@ def read(source: Path, options: Options) -> Dictionary:
         metadata={k: config[k] for k in _METADATA if config.get(k) is not None},
     )
     if "scaling_factor" in file:
-        dictionary.tensors["scaling_factor"] = file["scaling_factor"]
+        factors = file["scaling_factor"]
+        if settings.get("finetuning_scaling_factor"):
+            dictionary.tensors["scaling_factor"] = factors
+        elif not np.allclose(factors.load(), 1):
+            raise ImportFailed(
+                f"{path.name} has scaling_factor, and {CONFIG} does not say "
+                "finetuning_scaling_factor"
+            )
     _normalize(dictionary, config, options)
     if (source / SPARSITY).is_file():
         sparsity = read_safetensors(source / SPARSITY)
         if "sparsity" in sparsity:
             dictionary.sparsity["sparsity"] = sparsity["sparsity"]
     return dictionary
+
+
+def _settings(config: Dict[str, Any]) -> Dict[str, Any]:
+    settings = {
+        key: take(config, key, kind, CONFIG)
+        for key, kind in _SETTINGS.items()
+        if config.get(key) is not None
+    }
+    for key, accepted in _VALUES.items():
+        if settings.get(key, "none") not in accepted:
+            raise ImportFailed(
+                f"{CONFIG} says {key} is {short(settings[key])}: imported are "
+                + ", ".join(accepted)
+            )
+    return settings
 
 
 def flattened(config: Dict[str, Any]) -> Dict[str, Any]:
@@ -114,15 +165,19 @@ def flattened(config: Dict[str, Any]) -> Dict[str, Any]:
             flat[new] = flat[old]
         flat.pop(old, None)
     hook = take_or(flat, "hook_name", str, CONFIG, "")
+    kind = take_or(flat, "architecture", str, CONFIG, "standard")
     for key, value in (
         ("prepend_bos", True),
-        ("apply_b_dec_to_input", True),
-        ("architecture", "standard"),
+        ("apply_b_dec_to_input", not kind.endswith("transcoder")),
+        ("architecture", kind),
         ("reshape_activations", "hook_z" if "hook_z" in hook else "none"),
     ):
         if flat.get(key) is None:
             flat[key] = value
-    activation = take_or(flat, "activation_fn", str, CONFIG, "relu")
+    activation = take_or(
+        *(flat, "activation_fn", str, CONFIG),
+        "topk" if kind == "topk" and flat.get("k") is None else "relu",
+    )
     if activation == "topk":
         kwargs: Dict[str, Any] = take(
             flat, "activation_fn_kwargs", dict, CONFIG
@@ -131,7 +186,7 @@ def flattened(config: Dict[str, Any]) -> Dict[str, Any]:
         flat["k"] = take(kwargs, "k", int, CONFIG)
     elif activation != "relu":
         raise ImportFailed(
-            f"{CONFIG} says activation_fn is {activation!r}: relu and topk are "
+            f"{CONFIG} says activation_fn is {short(activation)}: relu and topk are "
             "imported"
         )
     if isinstance(flat.get("normalize_activations"), bool):
@@ -148,8 +203,8 @@ def _before_6(version: str) -> bool:
     if not version:
         return True
     found = re.match(r"(\d+)((?:\.\d+)*)(.*)", version)
-    if not found:
-        raise ImportFailed(f"{CONFIG} says sae_lens_version is {version!r}")
+    if not found or len(version) > 64:
+        raise ImportFailed(f"{CONFIG} says sae_lens_version is {short(version)}")
     if int(found[1]) != 6 or any(int(n) for n in found[2].split(".")[1:]):
         return int(found[1]) < 6
     return bool(re.match(r"[.-]?(a|b|dev)", found[3]))

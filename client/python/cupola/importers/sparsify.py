@@ -10,17 +10,31 @@ knows neither transcoders nor W_skip.)
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Dict
 
 from ._arrays import pick, read_safetensors
-from ._failure import ImportFailed
-from ._hooks import module_hooks, required
+from ._failure import ImportFailed, short
+from ._hooks import module_hooks, required, rows_are_scaled
 from ._json import existing, read_json, take, take_or
-from ._layout import Dictionary, Options, Tensors, stored, transposed
+from ._layout import (
+    Dictionary,
+    Options,
+    Tensors,
+    of_embedding_rows,
+    only,
+    stored,
+    transposed,
+)
 from ._safetensors import LazyTensor
 
 _FILE = "cfg.json"
+# The last ones are of training alone.
+_SETTINGS = (
+    *("activation", "signed", "transcode", "skip_connection", "k", "d_in"),
+    *("num_latents", "expansion_factor", "normalize_decoder", "multi_topk"),
+)
 
 
 def read(source: Path, options: Options) -> Dictionary:
@@ -35,10 +49,23 @@ def read(source: Path, options: Options) -> Dictionary:
         )
     if take_or(config, "signed", bool, _FILE, False):
         raise ImportFailed("signed activations cannot be represented")
+    # embed_skip and gram_lookup, say, change what is computed.
+    others = [n for n, v in config.items() if v and n not in _SETTINGS]
+    if others:
+        raise ImportFailed(
+            f"{_FILE} has settings that nothing is known of: "
+            + ", ".join(short(name) for name in sorted(others)[:20])
+        )
     transcode = take_or(config, "transcode", bool, _FILE, False)
     notes = []
     W_enc = transposed(pick(file, path.name, "encoder.weight"))
     W_dec = pick(file, path.name, "W_dec", "decoder.weight")
+    only(
+        *(file, path.name, "encoder.weight", "encoder.bias", "W_dec"),
+        *("decoder.weight", "b_dec", "decoder.bias", "W_skip"),
+    )
+    if len(W_dec.shape) != 2:
+        raise ImportFailed(f"W_dec has the shape {list(W_dec.shape)}")
     d_sae = W_enc.shape[1]
     # Today's files and the oldest hold it as [d_sae, d_out].
     if W_dec.shape[0] != d_sae and W_dec.shape[1:] == (d_sae,):
@@ -48,7 +75,7 @@ def read(source: Path, options: Options) -> Dictionary:
         "W_enc": W_enc,
         "b_enc": file.get("encoder.bias") or stored((d_sae,), 0),
         "W_dec": W_dec,
-        "b_dec": _bias(file, W_dec.shape[-1]),
+        "b_dec": _bias(file, W_dec.shape[1]),
     }
     _check_size(config, W_enc.shape)
     skip = "W_skip" in file
@@ -64,12 +91,20 @@ def read(source: Path, options: Options) -> Dictionary:
     if transcode:
         architecture = "topk_skip_transcoder" if skip else "topk_transcoder"
     hook, hook_out = _hooks(source, config, transcode, options)
+    model = _model(source, options)
+    if hook == "hook_embed" and not options.hook:
+        if transcode:
+            raise ImportFailed("a transcoder of the embedding reads no vectors")
+        if rows_are_scaled(model):
+            notes.append(of_embedding_rows(tensors))
+        elif model is None:
+            notes.append("nothing names the model: hook_embed was taken as is")
     return Dictionary(
         architecture=architecture,
         tensors=tensors,
         hook=hook,
         hook_out=hook_out if transcode else None,
-        model=_model(source, options),
+        model=model,
         settings={
             "k": take(config, "k", int, _FILE),
             "rescale_acts_by_decoder_norm": False,
@@ -95,7 +130,7 @@ def _check_size(config: Dict[str, Any], shape: Any) -> None:
 
 
 def _model(source: Path, options: Options) -> Any:
-    beside = source.resolve().parent / "config.json"
+    beside = Path(os.path.abspath(source)).parent / "config.json"
     if options.model or not beside.is_file():
         return options.model
     return take_or(read_json(beside), "model", str, beside.name, "") or None
@@ -109,9 +144,8 @@ def _hooks(
             required(options.hook_out, "where the output belongs", "--hook-out")
         return options.hook, options.hook_out
     # Runs with several seeds have a folder for each below the module's.
-    name = source.resolve().name
-    if name.startswith("seed"):
-        name = source.resolve().parent.name
+    folder = Path(os.path.abspath(source))
+    name = folder.parent.name if folder.name.startswith("seed") else folder.name
     reads, writes = module_hooks(name, _model(source, options))
     if transcode:
         return reads, options.hook_out or writes
