@@ -17,8 +17,9 @@ constexpr std::array kRead = {
     "List", "Describe",
     // Jobs
     "AccumulateJacobian", "ListJobs", "GetJob", "WatchJob", "CancelJob",
-    "ResumeJob", "GetJacobianTotals", "ComputeFeatureStatistics",
-    "GetFeatureStatistics", "ExportShard", "MergeShards",
+    "ResumeJob", "GetJacobianTotals",
+    "ComputeFeatureStatistics", "GetFeatureStatistics", "ExportShard",
+    "MergeShards",
     // Datasets
     "UploadDataset", "ListDatasets", "GetDataset", "TokenizeDataset",
     "GetDatasetRows",

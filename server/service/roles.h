@@ -16,9 +16,10 @@ enum class Role { kRead, kAdmin };
 //
 // Read: every question; storing a mean or a dataset; starting, watching,
 // cancelling and resuming jobs, of anybody: readers trust each other so far.
-// Nothing that has been computed is lost by it, but readers can fill the store
-// of means, which only an admin empties. Admin: loading, unloading and
-// measuring, the cache, the catalog, deleting jobs, datasets and means.
+// Nothing that has been computed is lost by it, but readers can fill the stores
+// of means and datasets, which only an admin empties.
+// Admin: loading, unloading and measuring, the cache, the catalog, deleting
+// jobs, datasets and means.
 Role RequiredRole(absl::string_view method);
 
 // "read", "admin".

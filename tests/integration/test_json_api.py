@@ -406,7 +406,7 @@ def test_the_end_waits_for_answers_on_their_way(zoo, tmp_path):
     assert json.loads(text[1])["hooks"][1]["name"] == hooks[1]
 
 
-# No one message answers them.
+# Without an end, and a file.
 STREAMS = {"cupola.v1.Jobs.Watch", "cupola.v1.Jobs.ExportShard"}
 
 

@@ -27,6 +27,7 @@ ADMIN_METHODS = {
     ("Catalog", "Unregister"),
     ("Catalog", "UploadDictionary"),
     ("Jobs", "Delete"),
+    ("Datasets", "Delete"),
     ("Admin", "ClearCache"),
 }
 
@@ -66,7 +67,7 @@ def guarded(small, tmp_path_factory):
 
 
 def methods():
-    for name in ("analysis", "catalog", "admin", "jobs"):
+    for name in ("analysis", "catalog", "admin", "jobs", "datasets"):
         for service in getattr(_protos, name).DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 yield service.name, method.name
