@@ -252,7 +252,9 @@ class Caller {
       status = Without(grpc::StatusCode::CANCELLED, reader->Finish());
       if (!status.ok()) return status;
     }
-    status = jobs_->Cancel(Context().get(), id, &job);
+    // Not of one that is done.
+    status = Without(grpc::StatusCode::FAILED_PRECONDITION,
+                     jobs_->Cancel(Context().get(), id, &job));
     if (!status.ok()) return status;
     v1::DeleteJobResponse deleted;
     while (true) {
