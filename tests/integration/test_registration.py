@@ -413,7 +413,7 @@ def idle_upload(channel):
 
 def test_an_upload_that_sends_nothing_ends(tmp_path, catalog, root):
     with start(
-        tmp_path, catalog, root, "--upload_bytes=1M", "--upload_idle_seconds=1"
+        tmp_path, catalog, root, "--upload_bytes=2M", "--upload_idle_seconds=1"
     ) as server:
         with grpc.insecure_channel(server.grpc) as channel:
             call, told = idle_upload(channel)
