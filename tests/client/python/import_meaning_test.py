@@ -2,6 +2,8 @@
 nearly what a format's importer knows."""
 
 import json
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -297,3 +299,197 @@ def test_unknown_settings_of_sparsify_are_refused(setting, tmp_path):
     imported(made.format, made.source, tmp_path / "out")
     edit(made.source / "cfg.json", **{setting: True})
     refused(f"known of: '{setting}'", made.format, made.source, tmp_path / "out")
+
+
+def saelens(folder, change, **tensors):
+    config = {
+        "architecture": "standard",
+        "d_in": upstream.D_IN,
+        "d_sae": upstream.D_SAE,
+        "metadata": {
+            "model_name": "tiny",
+            "hook_name": "blocks.1.attn.hook_z",
+            "hook_name_out": "blocks.1.hook_mlp_out",
+            "sae_lens_version": "6.1.0",
+        },
+        **change,
+    }
+    folder.mkdir(exist_ok=True)
+    save_file({**upstream.weights(7), **tensors}, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps(config))
+    return folder
+
+
+TRANSCODER = {"architecture": "transcoder", "apply_b_dec_to_input": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": "topk"}, "does not say k"),
+        ({"architecture": "topk", "k": "32"}, "k is '32'"),
+        ({"architecture": "topk", "k": [3]}, "k is a list"),
+        ({"architecture": "topk", "k": 3.5}, "k is 3.5"),
+        ({"architecture": "topk", "k": True}, "k is True"),
+        ({"apply_b_dec_to_input": "yes"}, "apply_b_dec_to_input is 'yes'"),
+        ({"reshape_activations": 3}, "reshape_activations is 3"),
+        ({"reshape_activations": "all"}, "reshape_activations is 'all'"),
+        ({"normalize_activations": "whitening"}, "normalize_activations is 'whit"),
+        (TRANSCODER, "apply_b_dec_to_input is true"),
+        ({"metadata": {"sae_lens_version": "9" * 5000}}, "sae_lens_version is '999"),
+        ({"metadata": {"hook_name": "a b"}}, "'a b' is no hook point"),
+        ({"metadata": {"hook_name": "a\n"}}, "is no hook point"),
+    ],
+)
+def test_settings_of_saelens_that_no_server_takes(change, message, tmp_path):
+    source = saelens(tmp_path / "in", change)
+    if change.get("metadata"):
+        edit(source / "cfg.json", metadata={"sae_lens_version": "6.1.0", **change["metadata"]})
+    refused(message, "saelens", source, tmp_path / "out")
+
+
+def test_an_old_transcoder_subtracts_nothing(tmp_path):
+    source = saelens(tmp_path / "in", {"architecture": "transcoder"})
+    edit(source / "cfg.json", "metadata", hook_name="a", hook_name_out="b")
+    _, config, _ = imported("saelens", source, tmp_path / "out")
+    assert config["apply_b_dec_to_input"] is False
+
+
+def test_a_hook_that_is_no_heads_output_is_not_reshaped(tmp_path):
+    source = saelens(tmp_path / "in", {"reshape_activations": "hook_z"})
+    arguments = ("saelens", source, tmp_path / "out")
+    assert imported(*arguments)[1]["reshape_activations"] == "hook_z"
+    _, config, _ = imported(*arguments, hook="blocks.1.hook_resid_pre")
+    assert config["reshape_activations"] == "none"
+
+
+def test_factors_of_fine_tuning(tmp_path):
+    factors = torch.linspace(1, 2, upstream.D_SAE)
+    source = saelens(tmp_path / "in", {}, scaling_factor=factors)
+    arguments = ("saelens", source, tmp_path / "out")
+    refused("does not say finetuning_scaling_factor", *arguments)
+    edit(source / "cfg.json", finetuning_scaling_factor=True)
+    assert (imported(*arguments)[2]["scaling_factor"] == factors).all()
+    source = saelens(tmp_path / "in", {}, scaling_factor=torch.ones_like(factors))
+    assert "scaling_factor" not in imported(*arguments)[2]
+
+
+def test_pairs_that_are_refused(tmp_path):
+    made = upstream.make("jsae", tmp_path / "a", d_mlp=5)
+    imported("jsae", made.source, tmp_path / "out")
+    edit(made.source / "cfg.json", hook_head_index=3)
+    refused("one attention head", "jsae", made.source, tmp_path / "out")
+    edit(made.source / "cfg.json", hook_head_index=None)
+    add(made.source / "sparsity.safetensors", sparsity2=torch.ones(5))
+    refused("sparsity2 has the shape", "jsae", made.source, tmp_path / "out")
+    (made.source / "sparsity.safetensors").unlink()
+    add(made.source / "sae_weights.safetensors", **{"mlp.W_in": torch.ones(5, 48)})
+    refused("mlp.W_in has the shape", "jsae", made.source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("factor", [float("inf"), float("nan"), 1e308, -4, 0])
+def test_a_factor_that_is_none(factor, tmp_path, monkeypatch):
+    made = upstream.make("heindrich", tmp_path / "source")
+    edit(made.source.with_suffix(".json"), expansion_factor=factor)
+    refused("expansion_factor", "heindrich", made.source, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    refused("NAME.pt is asked for", "heindrich", ".", tmp_path / "out")
+
+
+@pytest.mark.parametrize("k", [float("nan"), float("inf"), 2.5, 0.0])
+def test_a_k_that_is_none(k, tmp_path):
+    made = upstream.make("dl-topk", tmp_path / "source")
+    file = made.source / "ae.pt"
+    torch.save({**torch.load(file), "k": torch.tensor(k)}, file)
+    refused("k is", "dictionary-learning", made.source, tmp_path / "out")
+
+
+def test_matrices_that_are_numbers(tmp_path):
+    made = upstream.make("sparsify", tmp_path / "source")
+    add(made.source / "sae.safetensors", W_dec=torch.tensor(1.0))
+    refused("W_dec has the shape", "sparsify", made.source, tmp_path / "out")
+    file = tmp_path / "params.npz"
+    names = ("w_enc", "w_dec", "b_enc", "b_dec", "threshold")
+    np.savez(file, **{name: np.float32(1) for name in names})
+    refused("no matrix", "gemma-scope", file, tmp_path / "out", hook="hook_embed")
+
+
+def test_names_in_files_do_not_reach_the_terminal(tmp_path):
+    made = upstream.make("mwhanna", tmp_path / "a")
+    save_file({"\x1b[2J" + "x" * 5000: torch.ones(1)}, made.source)
+    with pytest.raises(ImportFailed) as failed:
+        import_dictionary("mwhanna", made.source, tmp_path / "out")
+    assert str(failed.value).isprintable() and len(str(failed.value)) < 1100
+    made = upstream.make("heindrich", tmp_path / "b")
+    edit(made.source.with_suffix(".json"), act="mlp\x1b[2J")
+    refused("is no hook point", "heindrich", made.source, tmp_path / "out")
+
+
+def test_a_refused_sparsity_leaves_what_was_there(tmp_path):
+    made = upstream.make("dunefsky", tmp_path / "source")
+    out = tmp_path / "out"
+    import_dictionary("dunefsky", made.source, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(before) == 3
+    file = next(made.source.parent.glob("*_log_feature_sparsity.pt"))
+    densities = torch.load(file)
+    densities[0] = float("-inf")
+    torch.save(densities, file)
+    refused("sparsity holds 1 of", "dunefsky", made.source, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': (",
+        b"{[1]: 2}",
+        b"{'descr':',','fortran_order':False,'shape':(1,)}",
+        b"{'descr':'<f4','fortran_order':False,'shape':(-2,-2)}",
+        b"{'descr':'<f4','fortran_order':False,'shape':(0,%d)}" % (1 << 80),
+        b"(" * 200,
+        b"-" * 3000 + b"1",
+    ],
+)
+def test_hostile_headers_of_arrays(header, tmp_path):
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    file = tmp_path / "file.npz"
+    with zipfile.ZipFile(file, "w") as archive:
+        magic = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header))
+        archive.writestr("w_enc.npy", magic + header)
+    refused("no npz file", "gemma-scope", file, tmp_path / "out", hook="a")
+
+
+@pytest.mark.parametrize("name", ["gemma-compressed", "gemma-res", "mwhanna"])
+def test_flipped_bytes_of_headers(name, tmp_path):
+    """Of the first and last ones, where files describe themselves."""
+    made = upstream.make(name, tmp_path / "source")
+    file = made.source / "params.npz" if made.source.is_dir() else made.source
+    whole = file.read_bytes()
+    random = np.random.default_rng(0)
+    failures = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        at = int(random.integers(-500, 500))
+        data[at] ^= int(random.integers(1, 256))
+        file.write_bytes(data)
+        try:
+            import_dictionary(
+                *(made.format, made.source, tmp_path / "out"), overwrite=True
+            )
+        except ImportFailed as error:
+            assert not str(error).startswith("the source is damaged")
+            failures += 1
+    assert failures > 5
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_methods_that_numpy_does_not_write(method, tmp_path):
+    made = upstream.make("gemma-res", tmp_path / "source")
+    file = made.source / "params.npz"
+    arrays = dict(np.load(file))
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, array in arrays.items():
+            with archive.open(name + ".npy", "w") as member:
+                np.save(member, array)
+    refused("compressed in an unknown way", "gemma-scope", made.source, tmp_path / "out")

@@ -17,7 +17,7 @@ from cupola.importers._pickle import (  # noqa: E402
     Allowed,
     read_pickle,
 )
-from cupola.importers._torch_file import read_torch  # noqa: E402
+from cupola.importers._torch_file import _allowed, read_torch  # noqa: E402
 from harness import upstream  # noqa: E402
 
 KINDS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -135,28 +135,145 @@ def test_a_class_that_is_not_allowed(tmp_path):
     ],
 )
 def test_hostile_programs(program, message):
-    allowed = Allowed(
-        {
-            "collections.OrderedDict": _ordered_dict,
-            "torch._utils._rebuild_tensor_v2": _rebuild,
-        },
-        {"torch.FloatStorage": "a type"},
-        frozenset({"a.Class"}),
+    with pytest.raises(ImportFailed, match=message) as failed:
+        read_pickle(io.BytesIO(program), 1 << 21, _allowed(frozenset({"a.Class"})))
+    assert len(str(failed.value)) < 1100
+
+
+def pairs(depth):
+    """() in pairs of itself: a few bytes for 2**depth things."""
+    return b")q\x00" + b"".join(
+        b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(depth)
     )
+
+
+HUGE = b"\x8b" + struct.pack("<i", 3000) + b"\x7f" * 3000
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (b"ctorch\ndevice\n" + pairs(60) + b"\x85R.", "device's description"),
+        (b"ctorch\ndevice\n(X\x01\x00\x00\x00a" + pairs(60) + b"tR.", "device's"),
+        (
+            b"ctorch\nSize\nB" + struct.pack("<I", 1 << 20) + bytes(1 << 20) + b"\x85R.",
+            "damaged",
+        ),
+        (b"ctorch\nSize\nX\x02\x00\x00\x0011\x85R.", "damaged"),
+        (b"ctorch\nSize\n(" + b"K\x01" * 9 + b"t\x85R.", "damaged"),
+        (b"ctorch\nSize\n" + HUGE + b"\x85\x85R.", "damaged"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(NK\x00]]tR.", "damaged"),
+        (b"ctorch._utils\n_rebuild_parameter\n)R.", "damaged"),
+        (b"ctorch.storage\n_load_from_bytes\n)R.", "_load_from_bytes'"),
+        (b"}" + HUGE + b"Ns.", "a huge number"),
+        # One state, set again and again.
+        (
+            b"ca\nClass\n)\x81}("
+            + b"".join(b"X\x04\x00\x00\x00%04dN" % i for i in range(5000))
+            + b"uq\x00b"
+            + b"h\x00b" * 300
+            + b".",
+            "too many instructions",
+        ),
+        (b"c" + b"a" * 3000 + b"\nb\n.", r"'a{80}'\.\.\."),
+        (b"cos\nsys\x1b[2Jtem\n.", r"sys\\x1b\[2Jtem"),
+    ],
+)
+def test_small_programs_for_much_work(program, message):
+    test_hostile_programs(program, message)
+
+
+def sequence(value, keys, protocol=pickle.dumps(1001, 2)):
+    magic = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+    facts = pickle.dumps({"little_endian": True}, 2)
+    return magic + protocol + facts + value + keys
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (sequence(b"N.", b"].", b"\x80\x02" + pairs(60) + b"."), "protocol a tuple"),
+        (sequence(b"N.", b"\x80\x02]" + pairs(60) + b"a."), "list of storages"),
+        (sequence(b"N.", pickle.dumps([[]], 2)), "list of storages"),
+        (sequence(b"N.", pickle.dumps(["a", "a"], 2)), "list of storages"),
+        (sequence(b"N.", HUGE + b"."), "list of storages"),
+    ],
+)
+def test_hostile_sequences(data, message, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(data)
     with pytest.raises(ImportFailed, match=message):
-        read_pickle(io.BytesIO(program), 1 << 20, allowed)
+        read_torch(file)
 
 
-def _ordered_dict(*items):
-    from cupola.importers._torch_file import _empty_dict
+def loads(data, times):
+    """A plain pickle that reads a sequence within itself that often."""
+    return (
+        b"\x80\x02](B"
+        + (struct.pack("<I", len(data)) + data + b"q\x00")
+        + b"ctorch.storage\n_load_from_bytes\nq\x01"
+        + b"h\x01h\x00\x85R" * times
+        + b"e."
+    )
 
-    return _empty_dict(*items)
+
+@pytest.mark.parametrize(
+    ("data", "times", "message"),
+    [
+        (sequence(b"(" + b"N" * 100_000 + b"t.", b"]."), 20, "too many instructions"),
+        (sequence(b"N.", b"]."), 300, "data is damaged"),
+        (b"x", 1, "damaged|no end"),
+    ],
+)
+def test_sequences_within_a_pickle(data, times, message, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(loads(data, times))
+    with pytest.raises(ImportFailed, match=message):
+        read_torch(file)
 
 
-def _rebuild(*arguments):
-    from cupola.importers._torch_file import _tensor
+def test_what_a_small_file_inflates_to(tmp_path):
+    file = tmp_path / "file"
+    with gzip.open(file, "wb", 9) as out:
+        out.write(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 28))
+        for _ in range(1 << 8):
+            out.write(bytes(1 << 20))
+        out.write(b".")
+    assert file.stat().st_size < 1 << 19
+    with pytest.raises(ImportFailed, match="larger than"):
+        read_torch(file)
+    # A claim of what is not there takes no memory.
+    file.write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 7 << 30) + b"x.")
+    with pytest.raises(ImportFailed, match="damaged"):
+        read_torch(file)
 
-    return _tensor(*arguments)
+
+def long(number):
+    return b"\x8a\x10" + number.to_bytes(16, "little", signed=True)
+
+
+@pytest.mark.parametrize(
+    "shape_and_strides",
+    [
+        b"K\x01K\x05\x86" + long(1 << 64) + b"K\x01\x86",
+        b"K\x00" + long(1 << 62) + b"\x86K\x01K\x01\x86",
+        b"K\x00" + long(1 << 61) + b"\x86K\x01K\x01\x86",
+        b"K\x05\x85K\x01K\x01\x86",
+        b"K\x05\x85\x88\x85",
+    ],
+)
+def test_sizes_that_numpy_has_not(shape_and_strides, tmp_path):
+    file = tmp_path / "file"
+    program = (
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storage"
+        b"ctorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuM\x90\x01tQ"
+        b"K\x00" + shape_and_strides + b"\x89}tR."
+    )
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/data.pkl", program)
+        archive.writestr("a/data/0", bytes(4 * 400))
+    with pytest.raises(ImportFailed):
+        read_torch(file).load()
 
 
 def test_a_program_without_an_end():
@@ -169,7 +286,11 @@ def test_a_program_without_an_end():
 
 def test_deep_nesting_does_not_end_the_process():
     deep = b"]" * 200_000 + b"a" * 199_999 + b"."
-    read_pickle(io.BytesIO(deep), 1 << 24, Allowed({}, {}, frozenset()))
+    value = read_pickle(io.BytesIO(deep), 1 << 24, Allowed({}, {}, frozenset()))
+    depth = 0
+    while value:
+        (value,), depth = value, depth + 1
+    assert depth == 199_999
     tuples = b"N" + b"\x85" * 200_000 + b"."
     keyed = b"}" + tuples[:-1] + b"Ns."
     with pytest.raises(ImportFailed, match="neither text nor int"):

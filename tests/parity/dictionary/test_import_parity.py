@@ -6,6 +6,7 @@ each file: here they get the files that were made on the disk.
 """
 
 import copy
+import json
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from sae_lens import SAE
 from sae_lens.loading import pretrained_sae_loaders as loaders
 from sae_lens.registry import get_sae_class
+from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "client" / "python"))
@@ -116,6 +118,107 @@ def test_encodes_as_saelens_loads_it(name, hub, tmp_path):
     assert (mine > 0).sum() > 20
     difference = (mine - their).abs().masked_fill(undecided, 0)
     assert difference.max() <= TOLERANCE * their.max()
+
+
+OLD = {"hook_name": "blocks.1.hook_resid_pre", "model_name": "tiny"}
+HEADS = {**OLD, "hook_name": "blocks.1.attn.hook_z"}
+OUT = {"hook_name_out": "blocks.1.hook_mlp_out"}
+PURSUIT = {"residual_threshold": 0.3, "max_iterations": 5}
+FOLDED = {"normalize_activations": "expected_average_only_in"}
+# cfg.json of folders of SAELens; of version 6 where a key is capital.
+FOLDERS = {
+    "old": OLD,
+    "old-heads": {**HEADS, "apply_b_dec_to_input": False},
+    "old-topk": {**OLD, "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 9}},
+    "old-topk-by-name": {
+        **OLD,
+        "architecture": "topk",
+        "activation_fn_kwargs": {"k": 9},
+        "sae_lens_version": "5.1.0",
+    },
+    "old-gated": {**OLD, "architecture": "gated"},
+    "old-jumprelu": {**OLD, "architecture": "jumprelu"},
+    "old-factor": {**OLD, "normalize_activations": True},
+    "standard": {"METADATA": OLD},
+    "layer-norm": {"METADATA": OLD, "normalize_activations": "layer_norm"},
+    "factor": {"METADATA": OLD, "architecture": "jumprelu", **FOLDED},
+    "factor-gated": {"METADATA": OLD, "architecture": "gated", **FOLDED},
+    "gated": {"METADATA": OLD, "architecture": "gated", "apply_b_dec_to_input": False},
+    "topk": {
+        "METADATA": OLD,
+        "architecture": "topk",
+        "k": 9,
+        "rescale_acts_by_decoder_norm": True,
+    },
+    "matching-pursuit": {"METADATA": OLD, "architecture": "matching_pursuit", **PURSUIT},
+    "transcoder": {"METADATA": {**OLD, **OUT}, "architecture": "transcoder"},
+    "skip": {"METADATA": {**OLD, **OUT}, "architecture": "skip_transcoder"},
+    "jump-skip": {
+        "METADATA": {**OLD, **OUT},
+        "architecture": "jumprelu_skip_transcoder",
+    },
+}
+BY_ARCHITECTURE = {
+    "gated": ("W_enc", "W_dec", "b_dec", "b_gate", "b_mag", "r_mag"),
+    "jumprelu": ("threshold",),
+    "jumprelu_skip_transcoder": ("threshold", "W_skip"),
+    "skip_transcoder": ("W_skip",),
+    "matching_pursuit": ("W_dec", "b_dec"),
+}
+
+
+def saelens_folder(folder, config):
+    config = {**config, "d_in": 48, "d_sae": upstream.D_SAE, "dtype": "float32"}
+    kind = config.setdefault("architecture", "standard")
+    if kind.endswith("transcoder"):
+        config.update(d_out=48, apply_b_dec_to_input=False)
+    if "METADATA" in config:
+        metadata = {**config.pop("METADATA"), "sae_lens_version": "6.3.0"}
+        config["metadata"] = metadata
+    tensors = {
+        **upstream.weights(7),
+        "b_gate": upstream.normal(20, upstream.D_SAE, scale=0.2, offset=-0.4),
+        "b_mag": upstream.normal(21, upstream.D_SAE, scale=0.2),
+        "r_mag": upstream.normal(22, upstream.D_SAE, scale=0.2),
+        "threshold": upstream.normal(23, upstream.D_SAE, scale=0.1, offset=0.4),
+        "W_skip": upstream.normal(24, 48, 48, scale=0.1),
+    }
+    plain = ("W_enc", "b_enc", "W_dec", "b_dec")
+    names = BY_ARCHITECTURE.get(kind, ())
+    names = names if "W_dec" in names else (*plain, *names)
+    folder.mkdir()
+    save_file({n: tensors[n] for n in names}, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_of_saelens_stay_what_they_are(name, tmp_path):
+    saelens_folder(tmp_path / "in", FOLDERS[name])
+    factor = 0.4 if "factor" in name else None
+    import_dictionary(
+        *("saelens", tmp_path / "in", tmp_path / "out"), norm_scaling_factor=factor
+    )
+    before, after = (
+        SAE.load_from_disk(str(tmp_path / side)).to(dtype=torch.float64)
+        for side in ("in", "out")
+    )
+    assert before.cfg.architecture() == after.cfg.architecture()
+    assert before.cfg.metadata.hook_name == after.cfg.metadata.hook_name
+    if factor:
+        before.fold_activation_norm_scaling_factor(factor)
+    x = upstream.normal(2, 11, 48).double()
+    if name == "old-heads":
+        x = x.reshape(11, 6, 8)
+    expected = before.encode(x)
+    active = (expected > 0).double().mean()
+    assert 0.01 < active < 0.7
+    actual = after.encode(x)
+    assert (actual - expected).abs().max() <= TOLERANCE * expected.max()
+    expected, actual = before.decode(expected), after.decode(actual)
+    assert (actual - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    if "skip" in name:
+        expected, actual = before(x), after(x)
+        assert (actual - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
 # SAELens has no TopK transcoder and reads no pairs; heads are no rows to it.

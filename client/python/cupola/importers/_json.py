@@ -52,11 +52,9 @@ def read_json(path: Path) -> Dict[str, Any]:
 def read_flat_yaml(path: Path) -> Dict[str, str]:
     """The scalars at the top level, as text without quotes. Anything below is
     left out: no more is needed of these files."""
-    lines = re.findall(
-        r"""^(\w+):[ \t]+("[^"\n]*"|'[^'\n]*'|[^\s#"'].*?)[ \t]*(?:[ \t]#.*)?$""",
-        _text(path),
-        re.M,
-    )
+    value = r"""("[^"\n]*"|'[^'\n]*'|[^\s#"'].*?)"""
+    line = rf"^(\w+):[ \t]+{value}[ \t]*(?:[ \t]#.*)?$"
+    lines = re.findall(line, _text(path), re.M)
     return {key: value.strip("'\"") for key, value in lines}
 
 

@@ -110,7 +110,8 @@ def read_pickle(
     budget = budget or Budget()
     machine = _Machine(allowed, persistent, budget)
     try:
-        steps = pickletools.genops(_Bounded(file, limit))  # type: ignore[arg-type]
+        bounded = _Bounded(file, limit)
+        steps = pickletools.genops(bounded)  # type: ignore[arg-type]
         for instruction, argument, _ in steps:
             budget.spend(1)
             if instruction.name == "STOP":
@@ -188,8 +189,8 @@ class _Machine:
             self._push(_Name(name))
         else:
             raise ImportFailed(
-                f"the pickle asks for {short(name)}, which a file of weights has no "
-                "use for: refused"
+                f"the pickle asks for {short(name)}, which a file of weights "
+                "has no use for: refused"
             )
 
     def _stack_global(self, _: Any) -> None:

@@ -173,7 +173,10 @@ def _tensor(
             raise ImportFailed("a tensor's data has become shorter")
         flat = np.frombuffer(data, _numpy_type(storage.kind))[offset:]
         if not count:
-            return np.empty(shape, "<f4")
+            try:
+                return np.empty(shape, "<f4")
+            except ValueError:
+                raise ImportFailed("a tensor's shape is damaged") from None
         # The stride of a single one is never used, and may be any number.
         steps = [
             step * flat.itemsize if size > 1 else 0

@@ -118,8 +118,8 @@ def _refuse(config: Dict[str, Any]) -> None:
     normalize = take_or(config, "normalize_activations", str, CONFIG, "none")
     if normalize != "none":
         raise ImportFailed(
-            f"{CONFIG} says normalize_activations is {short(normalize)}: of a pair, "
-            "none is imported"
+            f"{CONFIG} says normalize_activations is {short(normalize)}: of a "
+            "pair, none is imported"
         )
     if config.get("hook_head_index") is not None:
         raise ImportFailed("a dictionary of one attention head is not imported")

@@ -2,8 +2,9 @@
 
 W_enc [d_sae, d_in], b_enc, W_dec [d_sae, d_out], b_dec; a TopK where
 config.yaml's activation or a tensor k says so, a JumpReLU (strictly above) with
-activation_function.threshold, else a ReLU; with W_skip [d_out, d_in] y = a W_dec + b_dec + x W_skip^T. Nothing is subtracted
-from the input. config.yaml beside it names the model and the hook points; for
+activation_function.threshold, else a ReLU; with W_skip [d_out, d_in]
+y = a W_dec + b_dec + x W_skip^T. Nothing is subtracted from the input.
+config.yaml beside it names the model and the hook points; for
 Qwen 3 these are the MLP's input behind the norm's gain and its output.
 
 circuit-tracer rectifies neither JumpReLU nor TopK: a negative threshold is
@@ -16,12 +17,20 @@ from pathlib import Path
 from typing import Dict, Optional, Tuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._arrays import pick, read_safetensors
 from ._failure import ImportFailed, short
 from ._hooks import in_block, layer_in
 from ._json import existing, read_flat_yaml, unread
-from ._layout import Dictionary, Options, Tensors, only, scalar, transposed
+from ._layout import (
+    Dictionary,
+    Options,
+    Tensors,
+    only,
+    scalar,
+    transposed,
+)
 from ._safetensors import LazyTensor
 
 _THRESHOLD = "activation_function.threshold"
@@ -51,7 +60,8 @@ def read(source: Path, options: Options) -> Dictionary:
     layer = layer or 0
     only(tensors, path.name, *_BIASED, "W_skip", _THRESHOLD, "k")
     activation, k = _activation(config, tensors)
-    notes = [note for note in (unread(config, "config.yaml", _SETTINGS),) if note]
+    note = unread(config, "config.yaml", _SETTINGS)
+    notes = [note] if note else []
     architecture = "transcoder"
     named = {
         "W_enc": transposed(pick(tensors, path.name, "W_enc")),
@@ -146,7 +156,7 @@ def _k(config: Dict[str, str], tensors: Tensors) -> Optional[int]:
 
 
 def _not_negative(threshold: LazyTensor) -> LazyTensor:
-    def load() -> "np.typing.NDArray[np.float32]":
+    def load() -> NDArray[np.float32]:
         array = threshold.load()
         if (array < 0).any():
             raise ImportFailed(

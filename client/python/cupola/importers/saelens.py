@@ -73,8 +73,8 @@ def read(source: Path, options: Options) -> Dictionary:
     names = _TENSORS.get(architecture)
     if names is None:
         raise ImportFailed(
-            f"{CONFIG} says architecture is {short(architecture)}: imported are "
-            + ", ".join(_TENSORS)
+            f"{CONFIG} says architecture is {short(architecture)}: imported "
+            "are " + ", ".join(_TENSORS)
         )
     missing = [name for name in names if name not in file]
     if missing:
@@ -186,8 +186,8 @@ def flattened(config: Dict[str, Any]) -> Dict[str, Any]:
         flat["k"] = take(kwargs, "k", int, CONFIG)
     elif activation != "relu":
         raise ImportFailed(
-            f"{CONFIG} says activation_fn is {short(activation)}: relu and topk are "
-            "imported"
+            f"{CONFIG} says activation_fn is {short(activation)}: relu and "
+            "topk are imported"
         )
     if isinstance(flat.get("normalize_activations"), bool):
         flat["normalize_activations"] = (
@@ -204,7 +204,9 @@ def _before_6(version: str) -> bool:
         return True
     found = re.match(r"(\d+)((?:\.\d+)*)(.*)", version)
     if not found or len(version) > 64:
-        raise ImportFailed(f"{CONFIG} says sae_lens_version is {short(version)}")
+        raise ImportFailed(
+            f"{CONFIG} says sae_lens_version is {short(version)}"
+        )
     if int(found[1]) != 6 or any(int(n) for n in found[2].split(".")[1:]):
         return int(found[1]) < 6
     return bool(re.match(r"[.-]?(a|b|dev)", found[3]))
