@@ -279,6 +279,9 @@ def test_what_cannot_be_represented_is_refused(name, file, change, message, tmp_
     options = made.options or {}
     if message is None:  # a block's output is no module of its own: it can
         import_dictionary(made.format, made.source, tmp_path / "out", **options)
+        metadata = read(tmp_path / "out")[0]["metadata"]
+        assert metadata["hook_name"] == "blocks.1.hook_resid_post"
+        assert metadata["model_name"] == "google/gemma-2-2b"
         return
     with pytest.raises(ImportFailed, match=message):
         import_dictionary(made.format, made.source, tmp_path / "out", **options)

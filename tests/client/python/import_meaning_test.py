@@ -493,3 +493,64 @@ def test_methods_that_numpy_does_not_write(method, tmp_path):
             with archive.open(name + ".npy", "w") as member:
                 np.save(member, array)
     refused("compressed in an unknown way", "gemma-scope", made.source, tmp_path / "out")
+
+
+def test_a_bias_in_other_units_than_the_input(tmp_path):
+    made = upstream.make("llama-scope", tmp_path / "source")
+    edit(
+        made.source / "hyperparams.json",
+        apply_decoder_bias_to_pre_encoder=True,
+        dataset_average_activation_norm={"in": 20.0, "out": 12.0},
+    )
+    refused("two scales", "llama-scope", made.source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("missing", ["encoder.bias", "b_dec"])
+def test_sparsify_without_a_bias(missing, tmp_path):
+    made = upstream.make("sparsify", tmp_path / "source")
+    file = made.source / "sae.safetensors"
+    tensors = load_file(file)
+    del tensors[missing]
+    save_file(tensors, file)
+    _, _, w = imported("sparsify", made.source, tmp_path / "out")
+    assert not w[{"encoder.bias": "b_enc"}.get(missing, missing)].any()
+
+
+def test_a_seeds_folder_and_a_transposed_decoder(tmp_path):
+    made = upstream.make("sparsify", tmp_path / "source")
+    _, _, expected = imported("sparsify", made.source, tmp_path / "out")
+    file = made.source / "sae.safetensors"
+    add(file, W_dec=load_file(file)["W_dec"].T.contiguous())
+    seed = made.source / "seed1"
+    seed.mkdir()
+    for name in ("sae.safetensors", "cfg.json"):
+        (made.source / name).rename(seed / name)
+    result, _, w = imported("sparsify", seed, tmp_path / "out")
+    assert result.hook == "blocks.1.hook_resid_post"
+    assert result.notes == ["W_dec was stored transposed"]
+    assert all((w[name] == expected[name]).all() for name in w)
+
+
+def test_transcoders_that_write_to_several_layers(tmp_path):
+    made = upstream.make("mwhanna", tmp_path / "source")
+    config = made.source.parent / "config.yaml"
+    config.write_text("model_kind: cross_layer_transcoder\n")
+    refused("several layers", "mwhanna", made.source, tmp_path / "out")
+    config.unlink()
+    result, _, _ = imported("mwhanna", made.source, tmp_path / "out")
+    assert (result.hook, result.hook_out) == (made.hook, made.hook_out)
+    assert "those of an MLP were taken" in result.notes[0]
+    add(made.source, log_thresholds=torch.ones(3))
+    refused("log_thresholds", "mwhanna", made.source, tmp_path / "out")
+    save_file({"W_enc_0": torch.ones(3, 3)}, made.source)
+    refused("several layers", "mwhanna", made.source, tmp_path / "out")
+    made = upstream.make("gemma-2-transcoder", tmp_path / "other")
+    add(made.source / "params.safetensors", w_dec=torch.ones(203, 2, 48))
+    refused("several layers", "gemma-scope-2", made.source, tmp_path / "out")
+
+
+def test_gemma_scope_of_heads(tmp_path):
+    made = upstream.gemma_scope(tmp_path / "source", site="att")
+    result, config, _ = imported("gemma-scope", made.source, tmp_path / "out")
+    assert result.hook == made.hook == "blocks.1.attn.hook_z"
+    assert config["reshape_activations"] == "hook_z"

@@ -88,6 +88,11 @@ def read(source: Path, options: Options) -> Dictionary:
             f"{_FILE} says that a transcoder subtracts its output's bias from "
             "its input: that cannot be represented"
         )
+    if subtracts and s != t:
+        raise ImportFailed(
+            f"{_FILE} says that the output's bias is subtracted from the input, "
+            "and the two scales differ: that cannot be represented"
+        )
     if not options.model:
         notes.append(f"{_FILE} names no model: {_MODEL} was taken")
     return Dictionary(
