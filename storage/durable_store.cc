@@ -112,4 +112,21 @@ DurableStore::Scan(absl::string_view prefix) const {
   return entries;
 }
 
+absl::StatusOr<std::vector<std::string>> DurableStore::Keys(
+    absl::string_view prefix) const {
+  std::vector<std::string> keys;
+  const std::unique_ptr<rocksdb::Iterator> iterator(
+      database_->NewIterator(rocksdb::ReadOptions()));
+  for (iterator->Seek(ToSlice(prefix));
+       iterator->Valid() && iterator->key().starts_with(ToSlice(prefix));
+       iterator->Next()) {
+    keys.push_back(iterator->key().ToString());
+  }
+  if (!iterator->status().ok()) {
+    return ToStatus(iterator->status(),
+                    absl::StrCat("cannot list ", prefix, " in ", directory_));
+  }
+  return keys;
+}
+
 }  // namespace cupola::storage

@@ -54,6 +54,9 @@ class DurableStore {
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Scan(
       absl::string_view prefix) const;
 
+  // The same keys alone.
+  absl::StatusOr<std::vector<std::string>> Keys(absl::string_view prefix) const;
+
  private:
   DurableStore(std::string directory, std::unique_ptr<rocksdb::DB> database);
   const std::string directory_;

@@ -42,7 +42,8 @@ class Accumulation : public AccumulatingWork<JacobianTotals> {
                const storage::Digest& identity, JobProvenance provenance,
                const JobHost& host)
       : AccumulatingWork(std::move(rows), rules, host.datasets, identity,
-                         std::move(provenance), JacobianTotals(options)),
+                         std::move(provenance),
+                         [options] { return JacobianTotals(options); }),
         request_(std::move(request)),
         ask_(host.jacobian) {}
 
@@ -52,6 +53,13 @@ class Accumulation : public AccumulatingWork<JacobianTotals> {
     RETURN_IF_ERROR(
         rows_.Ask(plan_->pieces(chunk), &*request.prompts, &request.positions));
     ASSIGN_OR_RETURN(const JacobianAnswer answer, ask_(request, context));
+    RETURN_IF_ERROR(CheckSame(answer.provenance));
+    if (provenance_.dictionaries.size() > 1 &&
+        answer.output_digest != provenance_.dictionaries[1].second) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the weights of ", provenance_.dictionaries[1].first,
+                       " are others than when the job began"));
+    }
     Add(answer);
     return absl::OkStatus();
   }
@@ -78,7 +86,7 @@ class Accumulation : public AccumulatingWork<JacobianTotals> {
                         values + row * k_in, k_in, /*ascending=*/false});
       }
     }
-    totals_.Add(n, rows);
+    totals().Add(n, rows);
   }
 
   const JacobianRequest request_;  // without prompts

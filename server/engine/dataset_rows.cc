@@ -13,6 +13,9 @@
 namespace cupola::engine {
 namespace {
 
+// How often who waits for another's tokenization looks whether it is wanted.
+constexpr absl::Duration kLook = absl::Milliseconds(100);
+
 std::vector<int32_t> ToIds(const std::string& bytes) {
   std::vector<int32_t> ids(bytes.size() / sizeof(int32_t));
   std::memcpy(ids.data(), bytes.data(), ids.size() * sizeof(int32_t));
@@ -120,17 +123,28 @@ absl::StatusOr<TokenizedInfo> Datasets::Tokenize(
                    RowRules::Resolve(how, dataset.texts, model));
   const storage::Digest digest =
       rules.DigestOf(dataset.digest, model.tokenizer());
-  absl::MutexLock one_at_a_time(&tokenizing_);
-  RETURN_IF_ERROR(StillWanted(context));
   std::string documents;
   {
     absl::MutexLock lock(&mu_);
+    // One at a time; rows that are there already wait for nobody.
+    const auto mine = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      return !tokenizing_ || tokenized_.contains(digest);
+    };
+    while (!mu_.AwaitWithTimeout(absl::Condition(&mine), kLook)) {
+      RETURN_IF_ERROR(StillWanted(context));
+    }
     const auto found = tokenized_.find(digest);
     if (found != tokenized_.end()) return found->second.info;
+    RETURN_IF_ERROR(StillWanted(context));
     const auto content = contents_.find(dataset.digest);
     if (content == contents_.end()) return Find(name).status();
     documents = content->second.store;
+    tokenizing_ = true;
   }
+  const absl::Cleanup end = [this] {
+    absl::MutexLock lock(&mu_);
+    tokenizing_ = false;
+  };
   return MakeRows(dataset, documents, rules, digest, model, context);
 }
 

@@ -155,7 +155,7 @@ class Datasets {
   const Options options_;
   std::atomic<bool> stopping_{false};
   std::unique_ptr<storage::DurableStore> disk_;
-  absl::Mutex tokenizing_;  // held before mu_
+  bool tokenizing_ ABSL_GUARDED_BY(mu_) = false;
   mutable absl::Mutex mu_;
   absl::Status opened_;
   std::map<std::string, DatasetInfo> named_ ABSL_GUARDED_BY(mu_);

@@ -17,7 +17,7 @@
 namespace cupola::engine {
 namespace {
 
-constexpr int kSlowThreads = 2;
+constexpr int kSlowThreads = 4;
 
 }  // namespace
 

@@ -19,7 +19,9 @@ using model::Json;
 // Of what a specification says; raise it when that changes.
 constexpr int kSpecificationVersion = 1;
 constexpr int64_t kChunkTokens = 4096, kMaxChunkTokens = 1 << 16;
-constexpr double kMaxBytes = 16.0 * (int64_t{1} << 30);
+// Of the state of one job; some more of them are in memory while results are
+// asked for and shards merged.
+constexpr double kMaxBytes = 2.0 * (int64_t{1} << 30);
 
 class StatisticsWork : public AccumulatingWork<FeatureStatistics> {
  public:
@@ -29,7 +31,8 @@ class StatisticsWork : public AccumulatingWork<FeatureStatistics> {
                  const storage::Digest& identity, JobProvenance provenance,
                  const JobHost& host)
       : AccumulatingWork(std::move(rows), rules, host.datasets, identity,
-                         std::move(provenance), FeatureStatistics(options)),
+                         std::move(provenance),
+                         [options] { return FeatureStatistics(options); }),
         request_(std::move(request)),
         ask_(host.features) {}
 
@@ -47,13 +50,14 @@ class StatisticsWork : public AccumulatingWork<FeatureStatistics> {
       }
     }
     ASSIGN_OR_RETURN(const FeaturesAnswer answer, ask_(request, context));
+    RETURN_IF_ERROR(CheckSame(answer.provenance));
     const SparseArrays& features = answer.features;
     const analysis::SparseView view = analysis::ViewRows(
         features.indptr, features.indices, features.values, features.columns);
     if (view.rows != static_cast<int64_t>(row.size())) {
       return absl::InternalError("a chunk's features are not those asked for");
     }
-    totals_.Add(view, {row.data(), position.data()});
+    totals().Add(view, {row.data(), position.data()});
     return absl::OkStatus();
   }
 

@@ -13,7 +13,7 @@ namespace cupola::engine {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr char kEnd[] = ".state";
+constexpr char kEnd[] = ".state", kPart[] = ".part";
 constexpr size_t kKept = 2;
 
 }  // namespace
@@ -79,7 +79,8 @@ absl::StatusOr<int64_t> JobCheckpoints::Restore(
     if (damage.ok()) return *chunks;
     ASSIGN_OR_RETURN(*work, make());
   }
-  if (!damage.ok()) {
+  // The one before the first is the beginning.
+  if (!damage.ok() && all.size() >= kKept) {
     return absl::DataLossError(absl::StrCat("no checkpoint of job \"", id,
                                             "\" is whole: ", damage.message()));
   }
@@ -90,11 +91,30 @@ int64_t JobCheckpoints::Bytes() const {
   int64_t bytes = 0;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(directory_, error)) {
-    if (entry.path().extension() != kEnd) continue;
+    const fs::path kind = entry.path().extension();
+    if (kind != kEnd && kind != kPart) continue;
     const auto size = entry.file_size(error);
     if (!error) bytes += static_cast<int64_t>(size);
   }
   return bytes;
+}
+
+int64_t JobCheckpoints::LastBytes(const std::string& id) const {
+  const std::vector<int64_t> all = List(id);
+  if (all.empty()) return 0;
+  std::error_code error;
+  const auto size = fs::file_size(Path(id, all.back()), error);
+  return error ? 0 : static_cast<int64_t>(size);
+}
+
+std::set<std::string> JobCheckpoints::JobsWithStates() const {
+  std::set<std::string> ids;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory_, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(kEnd)) ids.insert(name.substr(0, name.find('.')));
+  }
+  return ids;
 }
 
 void JobCheckpoints::Remove(const std::string& id) const {
@@ -106,7 +126,7 @@ void JobCheckpoints::RemoveUnfinished() const {
   std::error_code error;
   std::vector<fs::path> unfinished;
   for (const auto& entry : fs::directory_iterator(directory_, error)) {
-    if (entry.path().extension() == ".part") unfinished.push_back(entry.path());
+    if (entry.path().extension() == kPart) unfinished.push_back(entry.path());
   }
   for (const fs::path& path : unfinished) fs::remove(path, error);
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,9 +29,10 @@ class JobCheckpoints {
                     const JobWork& work, int64_t chunks) const;
 
   // Brings the work to the newest state that is whole; how many chunks are in
-  // it (0: there is none). `make` gives the work anew when a damaged state has
+  // it (0: there is none, or only one was ever saved and is damaged). `make`
+  // gives the work anew when a damaged state has
   // got into it. FAILED_PRECONDITION where the state is of another identity or
-  // version; DATA_LOSS where there are states and none is whole.
+  // version; DATA_LOSS where there are more and none is whole.
   absl::StatusOr<int64_t> Restore(
       const std::string& id, const std::string& kind,
       const std::function<absl::StatusOr<std::unique_ptr<JobWork>>()>& make,
@@ -38,8 +40,13 @@ class JobCheckpoints {
 
   // Of a state, whether it is there or not.
   std::string Path(const std::string& id, int64_t chunks) const;
-  // All states together, in bytes.
+  // All states together, in bytes, those that are being written or received
+  // among them.
   int64_t Bytes() const;
+  // The newest state of a job, in bytes; 0: there is none.
+  int64_t LastBytes(const std::string& id) const;
+  // Of which there are states.
+  std::set<std::string> JobsWithStates() const;
 
   void Remove(const std::string& id) const;
   // What a process that ended while it saved has left, of any job.

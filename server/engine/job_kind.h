@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "server/analysis/accumulator.h"
 #include "server/engine/datasets.h"
 #include "server/engine/jacobian_requests.h"
@@ -51,16 +52,17 @@ struct JobHost {
 template <analysis::Accumulator A>
 class AccumulatingWork : public JobWork {
  public:
-  // A maker checks A's size before it makes one.
+  // `zero` makes A without anything added, whose size the maker has checked: it
+  // is called when the state is needed, as to submit a job takes none.
   AccumulatingWork(JobRows rows, const ChunkPlan::Rules& rules,
                    const Datasets* datasets, const storage::Digest& identity,
-                   JobProvenance provenance, A zero)
+                   JobProvenance provenance, std::function<A()> zero)
       : rows_(std::move(rows)),
         rules_(rules),
         datasets_(datasets),
         identity_(identity),
         provenance_(std::move(provenance)),
-        totals_(std::move(zero)) {}
+        zero_(std::move(zero)) {}
 
   uint32_t version() const override { return A::kVersion; }
   storage::Digest identity() const override { return identity_; }
@@ -68,33 +70,52 @@ class AccumulatingWork : public JobWork {
   absl::Status Begin() override {
     if (plan_.has_value()) return absl::OkStatus();
     const absl::Status opened = rows_.Open(datasets_);
-    if (opened.ok()) plan_.emplace(&rows_, rules_);
-    return opened;
+    if (!opened.ok()) return opened;
+    plan_.emplace(&rows_, rules_);
+    return plan_->Check();
   }
   int64_t chunks() const override { return plan_->chunks(); }
   int64_t tokens(int64_t chunk) const override {
     return plan_->positions(chunk);
   }
   absl::Status Save(storage::StateWriter* state) const override {
-    return totals_.Save(state);
+    return totals().Save(state);
   }
   absl::Status Restore(storage::StateReader* state) override {
-    return totals_.Restore(state);
+    return totals().Restore(state);
   }
   absl::Status Merge(const JobWork& later) override {
-    return totals_.Merge(
-        static_cast<const AccumulatingWork<A>&>(later).totals_);
+    return totals().Merge(
+        static_cast<const AccumulatingWork<A>&>(later).totals());
   }
-  const A& totals() const { return totals_; }
+  // Of work that has a state: that was restored, or ran a chunk.
+  const A& totals() const { return *totals_; }
 
  protected:
+  A& totals() {
+    if (!totals_.has_value()) totals_.emplace(zero_());
+    return *totals_;
+  }
+  // Before an answer is added: names may mean other weights than they did when
+  // the work was made. FAILED_PRECONDITION where this one does.
+  absl::Status CheckSame(const Provenance& answer) const {
+    if (answer.model_digest == provenance_.model_digest &&
+        answer.dictionary_digest == provenance_.dictionaries.at(0).second) {
+      return absl::OkStatus();
+    }
+    return absl::FailedPreconditionError(
+        absl::StrCat("the weights of ", answer.model, " or ", answer.dictionary,
+                     " are others than when the job began"));
+  }
+
   JobRows rows_;
   const ChunkPlan::Rules rules_;
   const Datasets* const datasets_;
   const storage::Digest identity_;
   const JobProvenance provenance_;
   std::optional<ChunkPlan> plan_;  // once begun
-  A totals_;
+  const std::function<A()> zero_;
+  std::optional<A> totals_;  // once there is a state
 };
 
 }  // namespace cupola::engine

@@ -82,6 +82,7 @@ absl::StatusOr<ResolvedRows> ResolveRows(
         "positions: none of any prompt; accepted: at least one");
   }
   resolved.rows = JobRows::OfPrompts(std::move(tokens), std::move(looked_at));
+  RETURN_IF_ERROR(resolved.rows.CheckDistinct());
   return resolved;
 }
 

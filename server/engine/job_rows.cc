@@ -1,6 +1,7 @@
 #include "server/engine/job_rows.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -99,6 +100,7 @@ absl::StatusOr<JobRows> JobRows::OfDataset(const DatasetRows& request,
     rows.every_ = positions.lists.at(0);
     RETURN_IF_ERROR(CheckPositions(*rows.every_, *rows.source_, rows.first_row_,
                                    rows.row_count_));
+    RETURN_IF_ERROR(rows.CheckDistinct());
   }
   int64_t looked_at = 0;
   for (int64_t row = 0; row < rows.rows(); ++row) looked_at += rows.count(row);
@@ -108,6 +110,28 @@ absl::StatusOr<JobRows> JobRows::OfDataset(const DatasetRows& request,
         "one");
   }
   return rows;
+}
+
+absl::Status JobRows::CheckDistinct() const {
+  std::set<int64_t> seen;  // lengths
+  for (int64_t row = 0; row < rows(); ++row) {
+    // All positions from some one on are distinct, and so are `every_`'s in
+    // rows of a length that were looked at.
+    if (of_dataset_ &&
+        (!every_.has_value() || !seen.insert(length(row)).second)) {
+      continue;
+    }
+    std::vector<int64_t> all;
+    for (int64_t i = 0; i < count(row); ++i) all.push_back(position(row, i));
+    std::sort(all.begin(), all.end());
+    const auto twice = std::adjacent_find(all.begin(), all.end());
+    if (twice == all.end()) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "positions: token ", *twice, of_dataset_ ? " of row " : " of prompts[",
+        first_row_ + row, of_dataset_ ? "" : "]", ", which has ", length(row),
+        " tokens, comes twice; accepted: each token once"));
+  }
+  return absl::OkStatus();
 }
 
 Json JobRows::ToJson() const {
@@ -214,13 +238,16 @@ void JobRows::Tell(JobProvenance* provenance) const {
   provenance->rows_digest = digest_;
 }
 
-ChunkPlan::ChunkPlan(const JobRows* rows, const Rules& rules) : rows_(rows) {
+ChunkPlan::ChunkPlan(const JobRows* rows, const Rules& rules)
+    : rows_(rows), rule_(rules.positions) {
   int64_t room = 0, passed = 0, taken = 0;
   for (int64_t row = 0; row < rows->rows(); ++row) {
     const int64_t count = rows->count(row), length = rows->length(row);
     for (int64_t first = 0; first < count;) {
       if (room == 0 || passed + length > rules.pass_tokens ||
           taken == rules.rows) {
+        too_many_ = static_cast<int64_t>(starts_.size()) == kMaxChunks;
+        if (too_many_) return;
         starts_.push_back({row, first, 0});
         room = rules.positions;
         passed = taken = 0;
@@ -233,6 +260,14 @@ ChunkPlan::ChunkPlan(const JobRows* rows, const Rules& rules) : rows_(rows) {
       room -= some;
     }
   }
+}
+
+absl::Status ChunkPlan::Check() const {
+  if (!too_many_) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "chunk_tokens is ", rule_, ", which makes more than ", kMaxChunks,
+      " chunks; accepted: at most so many (raise chunk_tokens, or go over "
+      "fewer rows)"));
 }
 
 std::vector<RowPiece> ChunkPlan::pieces(int64_t chunk) const {

@@ -49,6 +49,9 @@ class JobRows {
                                            Datasets* datasets,
                                            const RequestContext& context);
 
+  // INVALID_ARGUMENT: a token is looked at twice, which totals do not take.
+  absl::Status CheckDistinct() const;
+
   // For a job's specification. FromJson throws Json::exception.
   model::Json ToJson() const;
   static JobRows FromJson(const model::Json& json);
@@ -85,9 +88,11 @@ class JobRows {
 };
 
 // A job's chunks: so many positions each, rows cut where need be, numbered from
-// the first row on. It hangs on the rows and rules alone. 24 bytes a chunk.
+// the first row on. It hangs on the rows and rules alone. 24 bytes a chunk, of
+// which there are at most kMaxChunks.
 class ChunkPlan {
  public:
+  static constexpr int64_t kMaxChunks = int64_t{1} << 22;
   struct Rules {
     int64_t positions = 512;
     // What the passes of a chunk may take in, all tokens before the ones that
@@ -97,6 +102,9 @@ class ChunkPlan {
   };
   // `rows`: opened; outlives this.
   ChunkPlan(const JobRows* rows, const Rules& rules);
+  // INVALID_ARGUMENT: the rules make more than kMaxChunks, of which the plan
+  // has the first.
+  absl::Status Check() const;
 
   int64_t chunks() const { return static_cast<int64_t>(starts_.size()); }
   int64_t positions(int64_t chunk) const { return starts_[chunk].positions; }
@@ -107,6 +115,8 @@ class ChunkPlan {
     int64_t row = 0, first = 0, positions = 0;
   };
   const JobRows* const rows_;
+  const int64_t rule_;  // positions of a chunk
+  bool too_many_ = false;
   std::vector<Start> starts_;
 };
 

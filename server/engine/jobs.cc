@@ -94,6 +94,19 @@ absl::Status Jobs::Read() {
     const std::string id = info.id;
     jobs_[id] = std::move(job);
   }
+  return DropOrphans();
+}
+
+absl::Status Jobs::DropOrphans() {
+  for (const std::string& id : checkpoints_.JobsWithStates()) {
+    if (!jobs_.contains(id)) checkpoints_.Remove(id);
+  }
+  ASSIGN_OR_RETURN(const std::vector<std::string> keys,
+                   disk_->Keys(kSpecificationUse));
+  for (const std::string& key : keys) {
+    if (jobs_.contains(key.substr(sizeof(kSpecificationUse) - 1))) continue;
+    RETURN_IF_ERROR(disk_->Delete(key));
+  }
   return absl::OkStatus();
 }
 
@@ -130,12 +143,13 @@ absl::StatusOr<std::string> Jobs::SpecificationOf(const std::string& id) const {
   return disk_->Get(absl::StrCat(kSpecificationUse, id));
 }
 
-absl::Status Jobs::CheckRoom() const {
+absl::Status Jobs::HasRoom(int64_t more) const {
   const int64_t bytes = checkpoints_.Bytes();
-  if (bytes < options_.max_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "the states of jobs take ", bytes, " bytes; accepted: ",
-      options_.max_bytes, " (delete jobs, or raise the server's --job_bytes)"));
+  if (bytes + more <= options_.max_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the states of jobs take ", bytes, " bytes and would take ",
+                   bytes + more, "; accepted: ", options_.max_bytes,
+                   " (delete jobs, or raise the server's --job_bytes)"));
 }
 
 absl::StatusOr<Jobs::Job> Jobs::NewJob(const JobSpecification& specification,
@@ -186,7 +200,7 @@ absl::StatusOr<Jobs::Job> Jobs::NewJob(const JobSpecification& specification,
         absl::StrCat("the server holds ", jobs_.size(), " jobs and takes ",
                      kMaxJobs, ": delete some"));
   }
-  RETURN_IF_ERROR(CheckRoom());
+  RETURN_IF_ERROR(HasRoom(1));
   Job job;
   JobInfo& info = job.info;
   info.kind = specification.kind;
@@ -200,7 +214,8 @@ absl::StatusOr<Jobs::Job> Jobs::NewJob(const JobSpecification& specification,
   int64_t micros = absl::ToUnixMicros(info.submitted);
   do {
     info.id = absl::StrCat("job-", absl::Hex(micros++, absl::kZeroPad14));
-  } while (jobs_.contains(info.id));
+  } while (micros <= last_id_ || jobs_.contains(info.id));
+  last_id_ = micros;
   return job;
 }
 

@@ -48,9 +48,10 @@ struct ExportedShard {
   Shard shard;
   std::vector<std::string> state;  // a state file's bytes
 };
-// The same, received: the state is a file of Jobs::NewPart's.
+// The same, received: the state is a file of Jobs::NewPart's. Shards of one job
+// share its specification, which may be large.
 struct ReceivedShard {
-  JobSpecification specification;
+  std::shared_ptr<const JobSpecification> specification;
   Shard shard;
   std::string path;
 };
@@ -134,8 +135,12 @@ class Jobs {
   // RESOURCE_EXHAUSTED: the state is larger than `max_bytes`.
   absl::StatusOr<ExportedShard> Export(const std::string& id,
                                        int64_t max_bytes);
-  // A path for a state that is being received; the caller removes the file.
+  // A path for a state that is being received; the caller removes the file, and
+  // asks HasRoom as it grows.
   absl::StatusOr<std::string> NewPart();
+  // RESOURCE_EXHAUSTED: the states of all jobs, those that are being received
+  // or saved among them, and `more` bytes are above the quota.
+  absl::Status HasRoom(int64_t more) const;
   // A job that is done, with the state of all its shards, which are all there
   // are of one specification: INVALID_ARGUMENT says which are missing or do not
   // fit. Waits for models to load.
@@ -158,6 +163,9 @@ class Jobs {
   };
 
   explicit Jobs(Options options);
+  // Drops what a process that was killed has left of jobs that it had not yet
+  // kept, or had already forgotten.
+  absl::Status DropOrphans() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Read() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // jobs_run.cc
   void Loop();
@@ -175,6 +183,9 @@ class Jobs {
   absl::StatusOr<Restored> Restore(const std::string& id,
                                    const std::string& kind,
                                    const RequestContext& context) const;
+  // A result of `saved` chunks has turned out to be one of `left`: the job is
+  // no longer done.
+  absl::Status MarkDamaged(const std::string& id, int64_t saved, int64_t left);
   absl::StatusOr<std::string> SpecificationOf(const std::string& id) const;
 
   // A job with an id, not yet kept. ALREADY_EXISTS; `*known` is the job of the
@@ -185,7 +196,6 @@ class Jobs {
   absl::StatusOr<JobInfo> Keep(const std::string& specification, Job job)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkEnded(Job* job) const;
-  absl::Status CheckRoom() const;
   absl::Status Forget(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Record(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TellWatchers(const std::string& id, const absl::StatusOr<JobInfo>& info)
@@ -203,6 +213,7 @@ class Jobs {
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   int64_t parts_ ABSL_GUARDED_BY(mu_) = 0;  // given out by NewPart
   bool held_ ABSL_GUARDED_BY(mu_) = false;
+  int64_t last_id_ ABSL_GUARDED_BY(mu_) = 0;  // the number behind it
   // Gives up the chunk that runs.
   std::shared_ptr<std::atomic<bool>> give_up_ ABSL_GUARDED_BY(mu_);
   std::vector<std::pair<std::string, std::shared_ptr<const JobWork>>> results_

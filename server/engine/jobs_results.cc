@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +15,8 @@ namespace cupola::engine {
 namespace {
 
 constexpr size_t kResultsInMemory = 2;
+// Of a shard, so that all of them can be counted.
+constexpr int64_t kMaxChunks = int64_t{1} << 40;
 constexpr size_t kPieceBytes = size_t{1} << 20;
 
 }  // namespace
@@ -44,9 +48,11 @@ absl::StatusOr<Jobs::Restored> Jobs::Restore(
 absl::StatusOr<std::shared_ptr<const JobWork>> Jobs::Result(
     const std::string& id, const std::string& kind,
     const RequestContext& context) {
+  int64_t saved = 0;
   {
     absl::MutexLock lock(&mu_);
     ASSIGN_OR_RETURN(const Job* job, Find(id));
+    saved = job->info.chunks_saved;
     if (job->info.kind != kind) {
       return absl::InvalidArgumentError(absl::StrCat(
           "job \"", id, "\" is of kind ", job->info.kind, ", not ", kind));
@@ -73,6 +79,13 @@ absl::StatusOr<std::shared_ptr<const JobWork>> Jobs::Result(
     return absl::DataLossError(
         absl::StrCat("no checkpoint of job \"", id, "\" is left"));
   }
+  if (restored.chunks < saved) {
+    RETURN_IF_ERROR(MarkDamaged(id, saved, restored.chunks));
+    return absl::DataLossError(absl::StrCat(
+        "the state of job \"", id, "\" after ", saved,
+        " chunks is damaged; what is left is that after ", restored.chunks,
+        ": resume the job to have the rest anew"));
+  }
   std::shared_ptr<const JobWork> result = std::move(restored.work);
   absl::MutexLock lock(&mu_);
   // Kept, unless the job has gone on meanwhile or somebody else was quicker.
@@ -88,6 +101,21 @@ absl::StatusOr<std::shared_ptr<const JobWork>> Jobs::Result(
     if (results_.size() > kResultsInMemory) results_.erase(results_.begin());
   }
   return result;
+}
+
+absl::Status Jobs::MarkDamaged(const std::string& id, int64_t saved,
+                               int64_t left) {
+  absl::MutexLock lock(&mu_);
+  ASSIGN_OR_RETURN(Job * job, Find(id));
+  JobInfo& info = job->info;
+  if (!HasEnded(info.state) || info.chunks_saved != saved) {
+    return absl::OkStatus();  // it has gone on meanwhile
+  }
+  if (info.state == JobState::kDone) info.state = JobState::kFailed;
+  info.error = absl::StrCat("the state after ", saved, " chunks is damaged");
+  info.chunks_done = info.chunks_saved = left;
+  MarkEnded(job);
+  return Record(job);
 }
 
 absl::StatusOr<ExportedShard> Jobs::Export(const std::string& id,
@@ -129,7 +157,7 @@ absl::StatusOr<ExportedShard> Jobs::Export(const std::string& id,
 absl::StatusOr<std::string> Jobs::NewPart() {
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(opened_);
-  RETURN_IF_ERROR(CheckRoom());
+  RETURN_IF_ERROR(HasRoom(1));
   return absl::StrCat(options_.directory, "/received-", parts_++, ".part");
 }
 
@@ -143,12 +171,12 @@ absl::StatusOr<JobInfo> Jobs::Merge(std::vector<ReceivedShard> shards,
   std::sort(shards.begin(), shards.end(), [](const auto& a, const auto& b) {
     return a.shard.index < b.shard.index;
   });
-  const JobSpecification& specification = shards.front().specification;
+  const JobSpecification& specification = *shards.front().specification;
   const int64_t count = shards.front().shard.count;
   for (size_t i = 0; i < shards.size(); ++i) {
     const ReceivedShard& one = shards[i];
-    if (one.specification.kind != specification.kind ||
-        one.specification.text != specification.text ||
+    if (one.specification->kind != specification.kind ||
+        one.specification->text != specification.text ||
         one.shard.count != count) {
       return absl::InvalidArgumentError(
           absl::StrCat("shards: ", one.shard.index, " of ", one.shard.count,
@@ -169,7 +197,7 @@ absl::StatusOr<JobInfo> Jobs::Merge(std::vector<ReceivedShard> shards,
                      "; accepted: each of them once"));
   }
   std::unique_ptr<JobWork> sum;
-  int64_t chunks = 0;
+  std::vector<int64_t> ends;  // of the shards' chunks
   for (const ReceivedShard& one : shards) {
     RETURN_IF_ERROR(StillWanted(context));
     ASSIGN_OR_RETURN(std::unique_ptr<JobWork> work,
@@ -188,13 +216,25 @@ absl::StatusOr<JobInfo> Jobs::Merge(std::vector<ReceivedShard> shards,
           "shards: ", one.shard.index, " of ", count,
           " is of another model, dictionary or version than are here"));
     }
-    chunks += header.chunks;
+    if (header.chunks < 1 || header.chunks > kMaxChunks) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "shards: the state of ", one.shard.index, " of ", count, " has ",
+          header.chunks, " chunks; accepted: 1 to ", kMaxChunks));
+    }
+    ends.push_back(header.chunks + (ends.empty() ? 0 : ends.back()));
     RETURN_IF_ERROR(work->Restore(state->get()));
     if (sum == nullptr) {
       sum = std::move(work);
     } else {
       RETURN_IF_ERROR(sum->Merge(*work));
     }
+  }
+  const int64_t chunks = ends.back();
+  for (int64_t i = 0; i < count; ++i) {
+    if (ends[i] == chunks * (i + 1) / count) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "shards: the state of ", i, " of ", count, " ends with chunk ", ends[i],
+        " of ", chunks, "; accepted: with ", chunks * (i + 1) / count));
   }
   Job job;
   {
@@ -209,9 +249,21 @@ absl::StatusOr<JobInfo> Jobs::Merge(std::vector<ReceivedShard> shards,
   info.state = JobState::kDone;
   info.provenance = sum->provenance();
   MarkEnded(&job);
+  std::error_code error;
+  const auto bytes =
+      std::filesystem::file_size(shards.back().path, error);  // about as many
+  RETURN_IF_ERROR(HasRoom(error ? 1 : static_cast<int64_t>(bytes)));
   RETURN_IF_ERROR(checkpoints_.Save(info.id, info.kind, *sum, chunks));
   absl::MutexLock lock(&mu_);
   const std::string saved = info.id;
+  // Somebody else may have taken the name meanwhile.
+  const JobInfo* known = nullptr;
+  const absl::Status still = NewJob(specification, options, &known).status();
+  if (!still.ok() || known != nullptr) {
+    checkpoints_.Remove(saved);
+    if (!still.ok()) return still;
+    return *known;
+  }
   absl::StatusOr<JobInfo> kept = Keep(specification.text, std::move(job));
   if (!kept.ok()) checkpoints_.Remove(saved);
   return kept;

@@ -167,7 +167,8 @@ absl::Status Jobs::RunChunks(const std::string& id, JobWork* work) {
 
 absl::Status Jobs::SaveState(const std::string& id, const std::string& kind,
                              const JobWork& work, int64_t chunks) {
-  RETURN_IF_ERROR(CheckRoom());
+  // What comes is about as large as the last one.
+  RETURN_IF_ERROR(HasRoom(std::max<int64_t>(checkpoints_.LastBytes(id), 1)));
   RETURN_IF_ERROR(checkpoints_.Save(id, kind, work, chunks));
   absl::MutexLock lock(&mu_);
   Job& job = jobs_.at(id);

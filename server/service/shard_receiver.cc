@@ -11,6 +11,14 @@
 #include "server/service/wire.h"
 
 namespace cupola::service {
+namespace {
+
+absl::Status NotWritten() {
+  return absl::ResourceExhaustedError(
+      "the states cannot be written: is the server's disk full?");
+}
+
+}  // namespace
 
 ShardReceiver::~ShardReceiver() {
   file_.close();
@@ -45,11 +53,21 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> ShardReceiver::Take(
             absl::StrCat("header: more than ", engine::Jobs::kMaxShards,
                          " shards; accepted: ", engine::Jobs::kMaxShards));
       }
-      ASSIGN_OR_RETURN(std::string path, engine_->jobs().NewPart());
-      file_.close();
-      file_.clear();
-      shards_.push_back(FromProto(request.header()));
-      shards_.back().path = std::move(path);
+      RETURN_IF_ERROR(CloseFile());
+      engine::ReceivedShard shard = FromProto(request.header());
+      if (!shards_.empty()) {
+        const auto& first = shards_.front().specification;
+        if (shard.specification->kind != first->kind ||
+            shard.specification->text != first->text) {
+          return absl::InvalidArgumentError(absl::StrCat(
+              "header: shard ", shard.shard.index, " of ", shard.shard.count,
+              " is of another job than the first; accepted: shards of one "
+              "job"));
+        }
+        shard.specification = first;
+      }
+      ASSIGN_OR_RETURN(shard.path, engine_->jobs().NewPart());
+      shards_.push_back(std::move(shard));
       file_.open(shards_.back().path, std::ios::binary | std::ios::trunc);
       break;
     }
@@ -58,12 +76,8 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> ShardReceiver::Take(
         return absl::InvalidArgumentError(
             "chunk: it comes before a header; accepted: behind one");
       }
-      bytes_ += static_cast<int64_t>(request.chunk().size());
-      if (bytes_ > engine_->options().job_bytes) {
-        return absl::ResourceExhaustedError(absl::StrCat(
-            "chunk: the states have more than ", engine_->options().job_bytes,
-            " bytes; accepted: ", engine_->options().job_bytes));
-      }
+      RETURN_IF_ERROR(engine_->jobs().HasRoom(
+          static_cast<int64_t>(request.chunk().size())));
       file_.write(request.chunk().data(),
                   static_cast<std::streamsize>(request.chunk().size()));
       break;
@@ -71,15 +85,18 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> ShardReceiver::Take(
       return absl::InvalidArgumentError(
           "part: it is not set; accepted: options, a header, a chunk");
   }
-  if (!file_.good()) {
-    return absl::ResourceExhaustedError(
-        "the states cannot be written: is the server's disk full?");
-  }
+  if (!file_.good()) return NotWritten();
   return std::nullopt;
 }
 
+absl::Status ShardReceiver::CloseFile() {
+  if (!file_.is_open()) return absl::OkStatus();
+  file_.close();  // what is still in its buffer may not fit the disk
+  return file_.good() ? absl::OkStatus() : NotWritten();
+}
+
 void ShardReceiver::Finish(const engine::RequestContext& context, Done done) {
-  file_.close();
+  if (absl::Status closed = CloseFile(); !closed.ok()) return done(closed);
   engine_->MergeShards(
       shards_, options_, context,
       [done = std::move(done)](absl::StatusOr<engine::JobInfo> info) {

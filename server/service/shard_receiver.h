@@ -22,12 +22,13 @@ class ShardReceiver final : public UploadReceiver {
   void Finish(const engine::RequestContext& context, Done done) override;
 
  private:
+  absl::Status CloseFile();
+
   engine::Engine* const engine_;
   bool has_options_ = false;
   engine::JobOptions options_;
   std::vector<engine::ReceivedShard> shards_;
   std::ofstream file_;  // of the last shard
-  int64_t bytes_ = 0;   // of all of them
 };
 
 }  // namespace cupola::service

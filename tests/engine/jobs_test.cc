@@ -273,6 +273,58 @@ TEST_F(JobsTest, ARecordThatIsNoneIsToldByItsJobsName) {
   }
 }
 
+TEST_F(JobsTest, ADamagedResultIsNotAnsweredInPart) {
+  const std::string id = Submit(4);
+  AwaitEnd(id);
+  Open();
+  ASSERT_EQ(States().size(), 2u);
+  fs::resize_file(States().back(), 30);
+  const absl::Status status = jobs_->Result(id, kKind, {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("after 3"));
+  const JobInfo info = *jobs_->Get(id);
+  EXPECT_EQ(info.state, JobState::kFailed);
+  EXPECT_EQ(info.chunks_saved, 3);
+  ASSERT_TRUE(jobs_->Resume(id).ok());
+  EXPECT_EQ(AwaitEnd(id).state, JobState::kDone);
+  EXPECT_EQ(Result(id), Expected(4));
+}
+
+TEST_F(JobsTest, TheOnlyCheckpointDamagedIsTheBeginningAgain) {
+  script_.hold = 1;
+  const std::string id = Submit(3);
+  Await(id, [](const JobInfo& info) { return info.chunks_saved == 1; });
+  ASSERT_TRUE(jobs_->Cancel(id).ok());
+  ASSERT_EQ(States().size(), 1u);
+  fs::resize_file(States().front(), 30);
+  script_.hold = -1;
+  ASSERT_TRUE(jobs_->Resume(id).ok());
+  EXPECT_EQ(AwaitEnd(id).state, JobState::kDone);
+  EXPECT_EQ(Result(id), Expected(3));
+}
+
+TEST_F(JobsTest, WhatNoJobHasIsDropped) {
+  const std::string id = Submit(1);
+  AwaitEnd(id);
+  jobs_.reset();
+  const fs::path own = States().front();
+  fs::copy_file(own, directory_ + "/job-00000000000001.1.state");
+  {
+    auto store = storage::DurableStore::Open(directory_);
+    ASSERT_TRUE(store.ok());
+    ASSERT_TRUE(
+        (*store)->Put("job_specification/job-00000000000001", "1").ok());
+  }
+  Open();
+  EXPECT_THAT(States(), testing::ElementsAre(own));
+  EXPECT_EQ(Result(id), Expected(1));
+  jobs_.reset();
+  auto store = storage::DurableStore::Open(directory_);
+  ASSERT_TRUE(store.ok());
+  EXPECT_THAT(*(*store)->Keys("job_specification/"),
+              testing::ElementsAre("job_specification/" + id));
+}
+
 TEST_F(JobsTest, WithoutAWholeCheckpointThatJobAloneIsLost) {
   script_.hold = 3;
   const std::string id = Submit(4);
@@ -459,8 +511,9 @@ class ShardsTest : public JobsTest {
     EXPECT_EQ(AwaitEnd(id).state, JobState::kDone);
     auto exported = jobs_->Export(id, 1 << 20);
     EXPECT_TRUE(exported.ok()) << exported.status();
-    ReceivedShard shard{exported->specification, exported->shard,
-                        *jobs_->NewPart()};
+    ReceivedShard shard{
+        std::make_shared<const JobSpecification>(exported->specification),
+        exported->shard, *jobs_->NewPart()};
     std::ofstream file(shard.path, std::ios::binary);
     for (const std::string& piece : exported->state) file << piece;
     return shard;
@@ -488,6 +541,24 @@ TEST_F(ShardsTest, MergedAreWhatOneJobIs) {
     Open();
     EXPECT_EQ(Result(merged->id), Expected(7));
   }
+}
+
+TEST_F(ShardsTest, WhatIsReceivedCountsInTheQuota) {
+  const std::string path = *jobs_->NewPart();
+  std::ofstream(path) << std::string(100, 'x');
+  EXPECT_TRUE(jobs_->HasRoom(max_bytes_ - 100).ok());
+  EXPECT_EQ(jobs_->HasRoom(max_bytes_ - 99).code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(ShardsTest, RefusesAShardWithOtherChunksThanItsOwn) {
+  const ReceivedShard first = Run(4, 0, 2);
+  ReceivedShard second = Run(4, 1, 2);
+  // Of the same identity, as this work's has nothing to do with its chunks.
+  const ReceivedShard longer = Run(8, 1, 2);
+  second.path = longer.path;
+  EXPECT_THAT(std::string(MergeError({first, second}).message()),
+              HasSubstr("0 of 2 ends with chunk 2 of 6; accepted: with 3"));
 }
 
 TEST_F(ShardsTest, AShardGoesOnAfterACancel) {
