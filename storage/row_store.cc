@@ -107,7 +107,6 @@ absl::StatusOr<std::unique_ptr<RowReader>> RowReader::Open(
 
 absl::StatusOr<std::vector<uint32_t>> RowReader::Lengths() const {
   std::vector<uint32_t> lengths;
-  lengths.reserve(rows_);
   for (uint64_t n = 0; lengths.size() < static_cast<size_t>(rows_); ++n) {
     const auto value = store_->Get(BlockKey(prefix_, 'l', n));
     if (!value.ok()) return value.status();

@@ -118,7 +118,10 @@ PairNumbers PairSample::Of(int64_t a, int64_t b) const {
   const auto is_left = [this](const Example* of, int64_t at) {
     return at < options_.sample && of[at].value > 0;
   };
-  while (either < options_.sample &&
+  // Where all tokens of both are in their samples, all of them are looked at.
+  const bool whole =
+      counts_[a] <= options_.sample && counts_[b] <= options_.sample;
+  while ((whole || either < options_.sample) &&
          (is_left(first, i) || is_left(second, j))) {
     ++either;
     const bool left = is_left(first, i), right = is_left(second, j);
@@ -138,7 +141,10 @@ PairNumbers PairSample::Of(int64_t a, int64_t b) const {
   numbers.b_count = counts_[b];
   // n_ab of J: both + either = n_a + n_b on the whole and in the sample.
   const double sum = static_cast<double>(counts_[a]) + counts_[b];
-  if (both > 0) numbers.both = std::llround(sum * both / (both + either));
+  if (both > 0) {
+    numbers.both = std::min<int64_t>(std::llround(sum * both / (both + either)),
+                                     std::min(counts_[a], counts_[b]));
+  }
   return numbers;
 }
 

@@ -8,6 +8,12 @@
 #include "server/model/status_macros.h"
 
 namespace cupola::analysis {
+namespace {
+
+// Of tokens and of entries, which Turn counts in 32 bits.
+constexpr int64_t kMaxRestored = int64_t{1} << 30;
+
+}  // namespace
 
 void TokenBlock::Append(const SparseView& rows) {
   for (int64_t t = 0; t < rows.rows; ++t) {
@@ -82,12 +88,14 @@ absl::Status TokenBlock::Restore(storage::StateReader* state) {
   int64_t tokens = 0;
   RETURN_IF_ERROR(state->ReadValue(&tokens));
   const auto fits = [state](int64_t count, uint64_t bytes) {
-    return count >= 0 && static_cast<uint64_t>(count) < state->left() / bytes;
+    return count >= 0 && count <= kMaxRestored &&
+           static_cast<uint64_t>(count) < state->left() / bytes;
   };
   if (!fits(tokens, sizeof(int64_t))) return damaged();
   begins_.assign(tokens + 1, 0);
   RETURN_IF_ERROR(RestoreVector(state, &begins_));
   if (begins_.front() != 0 || !std::is_sorted(begins_.begin(), begins_.end()) ||
+      begins_.back() > kMaxRestored ||
       static_cast<uint64_t>(begins_.back()) >
           state->left() / sizeof(LatentEntry)) {
     return damaged();

@@ -1,5 +1,6 @@
 #include "server/service/datasets_conversion.h"
 
+#include <algorithm>
 #include <limits>
 #include <string>
 #include <utility>
@@ -12,6 +13,9 @@ namespace cupola::service {
 namespace {
 
 using engine::Tokenization;
+
+// Each takes more in memory than on the wire.
+constexpr int kMaxRowsAtOnce = 1 << 20;
 
 absl::Status CheckEnum(bool valid, const char* field, int value,
                        const char* accepted) {
@@ -80,6 +84,11 @@ absl::StatusOr<engine::Documents> TakeDocuments(
   if (rows->texts_size() > 0 && rows->tokens_size() > 0) {
     return absl::InvalidArgumentError(
         "rows: both texts and tokens; accepted: one of the two");
+  }
+  if (std::max(rows->texts_size(), rows->tokens_size()) > kMaxRowsAtOnce) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "rows: ", std::max(rows->texts_size(), rows->tokens_size()),
+        " documents in one message; accepted: ", kMaxRowsAtOnce));
   }
   engine::Documents documents;
   documents.texts.reserve(rows->texts_size());

@@ -4,6 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/model/torch_status.h"
 
 namespace cupola::service {
 namespace {
@@ -62,7 +63,9 @@ void UploadStream::OnReadDone(bool ok) {
 
 void UploadStream::TakeMessage() {
   scope_->CountBytes(message_.Length());
-  auto answer = receiver_->Take(message_);
+  // What a message may take in memory is not known before it is parsed.
+  auto answer = model::CatchTorch("receiving",
+                                  [this] { return receiver_->Take(message_); });
   message_.Clear();
   if (!answer.ok()) {
     End(answer.status());

@@ -179,7 +179,13 @@ TEST(CoactivationTest, ResumedAndMergedEqualStraight) {
 
 TEST(PairSampleTest, IsExactWhereNothingWasLeftOut) {
   const SparseCorpus corpus = RandomCorpus(200, kLatents, 7);
-  PairSample pairs({kLatents, 256});
+  // As many as the most active latent has: two of them together have more.
+  int64_t most = 1;
+  for (int32_t a = 1; a < kLatents; ++a) {
+    most = std::max(most, Naive(corpus, a, 0).a_count);
+  }
+  most = std::max(most, Naive(corpus, 0, 1).a_count);
+  PairSample pairs({kLatents, most});
   Add(corpus, 0, 200, &pairs);
   for (int32_t a = 0; a < kLatents; ++a) {
     for (int32_t b = 0; b < kLatents; ++b) {
