@@ -169,6 +169,12 @@ def test_jacobian_totals_of_a_dataset_are_those_of_its_prompts(client, corpus, r
         np.testing.assert_array_equal(one.rows(outs, "sum"), other.rows(outs, "sum"))
     with pytest.raises(cupola.InvalidArgument, match=r"positions: 4 is outside row 6"):
         pair.accumulate(corpus, [4])
+    for source, said in [
+        (corpus, "positions: token 1 of row 6, which has 3 tokens, comes twice"),
+        (rows, r"positions: token 1 of prompts\[6\], which has 3 tokens, comes twice"),
+    ]:
+        with pytest.raises(cupola.InvalidArgument, match=said):
+            pair.accumulate(source, [1, -2])
 
 
 @pytest.mark.parametrize("count", [2, 5])
