@@ -323,6 +323,7 @@ def test_what_contradicts_itself_fails_alone(tmp_path, catalog, root):
     with start(tmp_path, catalog, root) as server:
         with cupola.connect(server.grpc) as client:
             client.register_model("mine", "m1")
+            client.load("mine")
             mine = client.describe("mine").digest
             (tmp_path / "server" / "catalog.textproto").write_text(
                 catalog

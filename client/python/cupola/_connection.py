@@ -148,12 +148,12 @@ class Connection:
     def upload(self, method: Any, messages: Iterator[Any]) -> Any:
         """The answer to a stream of messages, which is sent once and may take
         as long as it takes. What the iterator raises ends the call."""
-        broken: List[BaseException] = []
+        broken: List[Exception] = []
 
         def guarded() -> Iterator[Any]:
             try:
                 yield from messages
-            except BaseException as error:
+            except Exception as error:  # not GeneratorExit: the call has ended
                 broken.append(error)
                 raise
 
