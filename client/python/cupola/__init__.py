@@ -14,10 +14,11 @@ from .datasets import (
     Dataset,
     DatasetInfo,
     DatasetRows,
-    TokenizedDataset,
     Tokenization,
+    TokenizedDataset,
 )
-from .dictionary import Dictionary, Pair
+from .dictionary import Dictionary
+from .directions import DirectionAblation, Sweep
 from .errors import (
     AlreadyExists,
     Cancelled,
@@ -34,6 +35,7 @@ from .errors import (
     Unavailable,
     Unimplemented,
 )
+from .feature_statistics import FeatureStatistics
 from .features import Features
 from .generation import (
     Choice,
@@ -42,7 +44,7 @@ from .generation import (
     Generation,
     TokenStream,
 )
-from .importers import ImportFailed, Imported, import_dictionary
+from .importers import Imported, ImportFailed, import_dictionary
 from .info import (
     CacheStatistics,
     DeviceMemory,
@@ -65,12 +67,13 @@ from .interventions import (
     SubtractLatents,
     Zero,
 )
+from .jacobian import Jacobian
+from .jacobian_totals import JacobianTotals
+from .job_info import JobInfo, JobProvenance
+from .jobs import Job
 from .means import MeanActivation, StoredMean
 from .model import Model
-from .directions import DirectionAblation, Sweep
-from .jacobian import Jacobian
-from .feature_statistics import FeatureStatistics
-from .jobs import JacobianTotals, Job, JobInfo, JobProvenance
+from .pair import Pair
 from .quality import Quality
 from .results import (
     Activations,

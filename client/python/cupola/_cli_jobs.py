@@ -20,7 +20,7 @@ from ._cli_datasets import (
 )
 from ._cli_session import Shown, command, fail
 from .client import Client
-from .jobs import JobInfo
+from .job_info import JobInfo
 
 app = typer.Typer(
     help="Long computations.", no_args_is_help=True, rich_markup_mode=None

@@ -21,7 +21,7 @@ from ._cli_session import (
     read,
 )
 from .client import Client
-from .dictionary import Pair
+from .pair import Pair
 
 app = typer.Typer()
 

@@ -54,7 +54,8 @@ def merge(
     keep: Optional[datetime.timedelta],
 ) -> Job:
     """See Client.merge_shards."""
-    from .jobs import Job, JobInfo
+    from .job_info import JobInfo
+    from .jobs import Job
 
     connection = client._connection
     message = connection.upload(

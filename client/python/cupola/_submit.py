@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._submit_options import options_message
-from .jobs import Job, JobInfo
+from .job_info import JobInfo
+from .jobs import Job
 
 if TYPE_CHECKING:
     from .client import Client

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from . import _answers, _protos, _requests
 from ._requests import Positions, Prompts
+from ._run_request import Answers, answers_messages
 from .errors import InvalidArgument
 from .results import Answer, Provenance
-from .run import Answers, answers_messages
 
 if TYPE_CHECKING:
     import pandas

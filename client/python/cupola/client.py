@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import datetime
 import pathlib
-import threading
 from types import TracebackType
 from typing import (
     Any,
     Callable,
-    Dict,
     List,
     Optional,
     Sequence,
@@ -20,28 +18,27 @@ from typing import (
 from . import (
     _connection,
     _protos,
-    _requests,
     _shards,
     datasets,
     jobs,
-    registration,
 )
-from ._documents import Source
+from ._catalog_calls import CatalogCalls
 from ._connection import Connection, Tls
+from ._documents import Source
+from ._token_texts import TokenTexts
 from .datasets import Dataset
-from .dictionary import Dictionary, Pair
+from .dictionary import Dictionary
 from .errors import InvalidArgument
 from .info import (
     CacheStatistics,
-    DeviceMemory,
     DictionaryInfo,
-    InfoList,
     ModelInfo,
     ServerInfo,
     Status,
 )
 from .jobs import Job
 from .model import Model
+from .pair import Pair
 from .results import Estimate, Provenance
 
 DEFAULT_DEADLINE = 600.0
@@ -63,11 +60,7 @@ def connect(
     return Client(target, token, deadline, tls)
 
 
-# Texts of tokens that one request asks for; the server takes 65,536.
-_TEXTS_AT_ONCE = 32_768
-
-
-class Client:
+class Client(CatalogCalls):
     """A connection; safe to use from several threads. From `connect`."""
 
     def __init__(
@@ -78,9 +71,7 @@ class Client:
         tls: Tls = None,
     ) -> None:
         self._connection = Connection(target, token, deadline, tls)
-        # Token texts by model digest and id; they never change.
-        self._texts: Dict[str, Dict[int, str]] = {}
-        self._texts_lock = threading.Lock()
+        self._texts = TokenTexts(self._connection)
 
     @property
     def target(self) -> str:
@@ -114,101 +105,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self.target!r})"
-
-    # The catalog.
-
-    def models(self) -> List[ModelInfo]:
-        """All models, without their hook points."""
-        return InfoList(map(ModelInfo.from_message, self._list().models))
-
-    def dictionaries(self) -> List[DictionaryInfo]:
-        entries = self._list().dictionaries
-        return InfoList(map(DictionaryInfo.from_message, entries))
-
-    def device_memory(self) -> List[DeviceMemory]:
-        """What the weights on each device hold, and may hold."""
-        return InfoList(map(DeviceMemory.from_message, self._list().memory))
-
-    def describe(self, name: str) -> Union[ModelInfo, DictionaryInfo]:
-        """One entry; NotFound names those that exist."""
-        return self._entry(
-            self._connection.catalog.Describe,
-            _protos.catalog.DescribeRequest(name=name),
-        )
-
-    def load(
-        self, name: str, processing: Optional[str] = None
-    ) -> Union[ModelInfo, DictionaryInfo]:
-        """Loads an entry (a dictionary's model too) and waits until it is
-        resident. `processing` is for models: "raw" (default) or "folded"."""
-        return self._entry(
-            self._connection.catalog.Load,
-            _protos.catalog.LoadRequest(
-                name=name, processing=_requests.processing_code(processing)
-            ),
-        )
-
-    def unload(self, name: str) -> Union[ModelInfo, DictionaryInfo]:
-        """Drops an entry's weights; they come back on demand."""
-        return self._entry(
-            self._connection.catalog.Unload,
-            _protos.catalog.UnloadRequest(name=name),
-        )
-
-    def self_check(self, name: str) -> DictionaryInfo:
-        """Measures a dictionary on sample text again: L0, FVU and the like."""
-        info = self._entry(
-            self._connection.catalog.SelfCheck,
-            _protos.catalog.SelfCheckRequest(name=name),
-        )
-        assert isinstance(info, DictionaryInfo)
-        return info
-
-    def register_model(
-        self,
-        name: str,
-        path: str,
-        dtype: Optional[str] = None,
-        device: str = "",
-    ) -> ModelInfo:
-        """Adds a model to the server's catalog, for good. `path` is a folder
-        below the server's model root. `load` waits until it is resident."""
-        entry = registration.model_entry(name, path, dtype, device)
-        info = self._register(_protos.catalog.RegisterRequest(model=entry))
-        assert isinstance(info, ModelInfo)
-        return info
-
-    def register_dictionary(
-        self, name: str, model: str, path: str, **fields: Any
-    ) -> DictionaryInfo:
-        """Adds a dictionary of `model`, as `register_model`. `fields`: those of
-        the catalog file, e.g. processing="folded", tap="post_affine"."""
-        entry = registration.entry(name, model, path, **fields)
-        info = self._register(_protos.catalog.RegisterRequest(dictionary=entry))
-        assert isinstance(info, DictionaryInfo)
-        return info
-
-    def upload_dictionary(
-        self,
-        name: str,
-        model: str,
-        source: registration.Source,
-        **fields: Any,
-    ) -> DictionaryInfo:
-        """Sends a dictionary to the server, which keeps it: a folder with
-        cfg.json and sae_weights.safetensors, or a pair of arrays by tensor
-        name and what cfg.json says."""
-        entry = registration.entry(name, model, **fields)
-        answer = registration.upload(self, entry, source)
-        return DictionaryInfo.from_message(answer.dictionary)
-
-    def unregister(self, name: str) -> None:
-        """Removes an entry that was registered or uploaded. Requests in flight
-        finish."""
-        self._connection.unary(
-            self._connection.catalog.Unregister,
-            _protos.catalog.UnregisterRequest(name=name),
-        )
 
     # Handles.
 
@@ -355,27 +251,6 @@ class Client:
             cache=self.cache_statistics(),
         )
 
-    def _list(self) -> Any:
-        return self._connection.unary(
-            self._connection.catalog.List, _protos.catalog.ListRequest()
-        )
-
-    def _register(self, request: Any) -> Union[ModelInfo, DictionaryInfo]:
-        answer = self._connection.unary(
-            self._connection.catalog.Register, request
-        )
-        if answer.WhichOneof("entry") == "model":
-            return ModelInfo.from_message(answer.model)
-        return DictionaryInfo.from_message(answer.dictionary)
-
-    def _entry(
-        self, method: Any, request: Any
-    ) -> Union[ModelInfo, DictionaryInfo]:
-        answer = self._connection.unary(method, request, request.name)
-        if answer.WhichOneof("entry") == "model":
-            return ModelInfo.from_message(answer.model)
-        return DictionaryInfo.from_message(answer.dictionary)
-
     def _cache_statistics(self, method: Any, request: Any) -> CacheStatistics:
         return CacheStatistics.from_message(
             self._connection.unary(method, request)
@@ -390,21 +265,4 @@ class Client:
         self, provenance: Provenance, prompts: List[List[int]]
     ) -> List[List[str]]:
         """The texts of token ids of the model that made an answer."""
-        with self._texts_lock:
-            texts = self._texts.setdefault(provenance.model_digest, {})
-        wanted = {index for ids in prompts for index in ids}
-        unknown = [[index] for index in sorted(wanted - texts.keys())]
-        for begin in range(0, len(unknown), _TEXTS_AT_ONCE):
-            some = unknown[begin : begin + _TEXTS_AT_ONCE]
-            answer = self._connection.unary(
-                self._connection.analysis.Tokenize,
-                _protos.analysis.TokenizeRequest(
-                    model=provenance.model,
-                    prompts=_requests.prompts_message(some),
-                ),
-                provenance.model,
-            )
-            for tokens in answer.prompts:
-                for index, piece in zip(tokens.ids, tokens.pieces):
-                    texts[index] = piece.decode("utf-8", "replace")
-        return [[texts[index] for index in ids] for ids in prompts]
+        return self._texts.of(provenance, prompts)

@@ -5,7 +5,16 @@ from __future__ import annotations
 
 import abc
 import html
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +28,8 @@ from .results import Answer, Provenance
 if TYPE_CHECKING:
     import pandas
 
-    from .dictionary import Inputs, Pair
+    from .dictionary import Inputs
+    from .pair import Pair
 
 ABLATION_KINDS = ("on line", "cluster", "outlier")
 CURVE_KINDS = ("linear", "JumpReLU", "other")

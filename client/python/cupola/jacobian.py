@@ -18,7 +18,8 @@ from .results import Rows
 if TYPE_CHECKING:
     import pandas
 
-    from .dictionary import Dictionary, Inputs, Pair
+    from .dictionary import Dictionary, Inputs
+    from .pair import Pair
 
 _MLP_INPUTS = {
     "original": _protos.jacobian.ORIGINAL,

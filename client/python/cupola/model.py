@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _answers, _protos, _requests, attribution, means, weights
 from ._requests import Positions, Prompts
+from ._run_request import Answers
 from ._tokens import Tokens
 from .attribution import Attribution, LogitLens, PromptTokens
 from .errors import DataLoss, InvalidArgument
@@ -16,7 +17,7 @@ from .generation import Generation, TokenStream, generate
 from .info import HookPoint, ModelInfo
 from .interventions import dictionary_name
 from .results import Activations
-from .run import Answers, Run, run
+from .run import Run, run
 
 if TYPE_CHECKING:
     from .client import Client

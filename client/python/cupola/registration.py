@@ -7,7 +7,6 @@ import json
 import pathlib
 import struct
 from typing import (
-    TYPE_CHECKING,
     Any,
     Dict,
     Iterator,
@@ -21,10 +20,8 @@ from typing import (
 import numpy as np
 
 from . import _protos, _requests
+from ._connection import Connection
 from .errors import InvalidArgument
-
-if TYPE_CHECKING:
-    from .client import Client
 
 # A folder with cfg.json and sae_weights.safetensors, or its contents: arrays by
 # their tensors' names, and what cfg.json says.
@@ -69,14 +66,15 @@ def model_entry(
 
 
 def upload(
-    client: Client, dictionary: _protos.catalog_config.DictionaryEntry, source: Source
+    connection: Connection,
+    dictionary: _protos.catalog_config.DictionaryEntry,
+    source: Source,
 ) -> Any:
     """The server's description of the uploaded dictionary."""
     if isinstance(source, (str, pathlib.Path)):
         for name in ("cfg.json", "sae_weights.safetensors"):
             if not (pathlib.Path(source) / name).is_file():
                 raise InvalidArgument(f"source: {source} has no {name}")
-    connection = client._connection
     return connection.unary(
         _Streamed(connection.catalog.UploadDictionary),
         lambda: _messages(dictionary, source),
