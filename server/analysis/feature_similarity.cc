@@ -192,12 +192,16 @@ absl::Status FeatureSimilarity::RestorePart(storage::StateReader* state) {
   for (Side* side : {&a_, &b_}) {
     RETURN_IF_ERROR(RestoreVector(state, &side->counts));
     RETURN_IF_ERROR(RestoreVector(state, &side->squares));
+    RETURN_IF_ERROR(CheckCounts(side->counts, tokens_));
+    RETURN_IF_ERROR(CheckSums(side->squares));
   }
   int64_t has_products = 0;
   RETURN_IF_ERROR(state->ReadValue(&has_products));
   if (has_products != 0) Allocate();
   RETURN_IF_ERROR(RestoreVector(state, &narrow_));
   RETURN_IF_ERROR(RestoreVector(state, &wide_));
+  RETURN_IF_ERROR(CheckSums(narrow_));
+  RETURN_IF_ERROR(CheckSums(wide_));
   RETURN_IF_ERROR(a_.block.Restore(state));
   RETURN_IF_ERROR(b_.block.Restore(state));
   if (a_.block.tokens() != b_.block.tokens()) {

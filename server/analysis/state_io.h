@@ -1,6 +1,7 @@
 #ifndef CUPOLA_SERVER_ANALYSIS_STATE_IO_H_
 #define CUPOLA_SERVER_ANALYSIS_STATE_IO_H_
 
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -26,6 +27,27 @@ absl::Status RestoreVector(storage::StateReader* state,
                            std::vector<T>* values) {
   static_assert(std::is_trivially_copyable_v<T>);
   return state->Read(values->data(), values->size() * sizeof(T));
+}
+
+// Sums of what is not negative, as they were read: DATA_LOSS where one is no
+// finite number from 0.
+template <typename T>
+absl::Status CheckSums(const std::vector<T>& sums) {
+  for (const T sum : sums) {
+    if (std::isfinite(sum) && sum >= 0) continue;
+    return absl::DataLossError("the state has a sum that is none");
+  }
+  return absl::OkStatus();
+}
+
+// How many of `of` tokens, as they were read: DATA_LOSS else.
+inline absl::Status CheckCounts(const std::vector<int64_t>& counts,
+                                int64_t of) {
+  for (const int64_t count : counts) {
+    if (count >= 0 && count <= of) continue;
+    return absl::DataLossError("the state has a count that is none");
+  }
+  return absl::OkStatus();
 }
 
 // The options at the beginning of a state: DATA_LOSS where they are others.

@@ -24,8 +24,8 @@ using model::Json;
 constexpr int kSpecificationVersion = 1;
 // Tokens of a chunk: of about a tenth of a second, against active latents and
 // against all of them.
-constexpr int64_t kChunkTokens = 512, kWideChunkTokens = 32;
-constexpr int64_t kMaxChunkTokens = 1 << 13, kMaxWideChunkTokens = 256;
+constexpr ChunkRule kChunks{512, 1 << 13, 512, 1};
+constexpr ChunkRule kWideChunks{32, 256, 512, 1};
 constexpr int64_t kMaxBins = 1 << 20;
 constexpr double kMaxTotalsBytes = 16.0 * (int64_t{1} << 30);
 
@@ -36,13 +36,9 @@ const T* ValuesOf(const Array& array) {
 
 class Accumulation : public AccumulatingWork<JacobianTotals> {
  public:
-  Accumulation(JacobianRequest request, JobRows rows,
-               const ChunkPlan::Rules& rules,
-               const JacobianTotalsOptions& options,
-               const storage::Digest& identity, JobProvenance provenance,
-               const JobHost& host)
-      : AccumulatingWork(std::move(rows), rules, host.datasets, identity,
-                         std::move(provenance),
+  Accumulation(JacobianRequest request, const JacobianTotalsOptions& options,
+               TokenJob job, const JobHost& host)
+      : AccumulatingWork(std::move(job), host,
                          [options] { return JacobianTotals(options); }),
         request_(std::move(request)),
         ask_(host.jacobian) {}
@@ -50,14 +46,15 @@ class Accumulation : public AccumulatingWork<JacobianTotals> {
   absl::Status RunChunk(int64_t chunk, const RequestContext& context) override {
     JacobianRequest request = request_;
     request.prompts.emplace();
-    RETURN_IF_ERROR(
-        rows_.Ask(plan_->pieces(chunk), &*request.prompts, &request.positions));
+    RETURN_IF_ERROR(job_.rows.Ask(plan_->pieces(chunk), &*request.prompts,
+                                  &request.positions));
     ASSIGN_OR_RETURN(const JacobianAnswer answer, ask_(request, context));
-    RETURN_IF_ERROR(CheckSame(answer.provenance));
-    if (provenance_.dictionaries.size() > 1 &&
-        answer.output_digest != provenance_.dictionaries[1].second) {
+    RETURN_IF_ERROR(job_.CheckSame(answer.provenance));
+    const auto& dictionaries = job_.provenance.dictionaries;
+    if (dictionaries.size() > 1 &&
+        answer.output_digest != dictionaries[1].second) {
       return absl::FailedPreconditionError(
-          absl::StrCat("the weights of ", provenance_.dictionaries[1].first,
+          absl::StrCat("the weights of ", dictionaries[1].first,
                        " are others than when the job began"));
     }
     Add(answer);
@@ -114,14 +111,11 @@ absl::Status CheckRequest(const AccumulateJacobianRequest& request) {
         absl::StrCat("histogram_end is ", request.bins_end,
                      "; accepted: a finite number above 0"));
   }
-  const int64_t most =
-      options.all_inputs ? kMaxWideChunkTokens : kMaxChunkTokens;
-  if (request.chunk_tokens < 0 || request.chunk_tokens > most) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("chunk_tokens is ", request.chunk_tokens,
-                     "; accepted: 0 (the server's choice) to ", most));
-  }
   return absl::OkStatus();
+}
+
+const ChunkRule& ChunksOf(const JacobianRequest& request) {
+  return request.options.all_inputs ? kWideChunks : kChunks;
 }
 
 int64_t OutputLatents(const JacobianRequest& request, const Sources& sources) {
@@ -151,6 +145,8 @@ absl::StatusOr<JobSpecification> Specify(
     const RequestContext& context) {
   RETURN_IF_ERROR(CheckRequest(request));
   const JacobianRequest& jacobian = request.jacobian;
+  ASSIGN_OR_RETURN(const int64_t chunk_tokens,
+                   ChunkTokens(request.chunk_tokens, ChunksOf(jacobian)));
   ASSIGN_OR_RETURN(
       const Sources sources,
       host.open(jacobian.dictionary, OtherDictionaries(jacobian), context));
@@ -172,9 +168,7 @@ absl::StatusOr<JobSpecification> Specify(
       OutputLatents(jacobian, sources), sources.dictionary->manifest().d_sae,
       request.float64, request.bins, request.bins_end};
   RETURN_IF_ERROR(CheckSize(totals));
-  const int64_t good = options.all_inputs ? kWideChunkTokens : kChunkTokens;
   const Json json = {
-      {"version", kSpecificationVersion},
       {"dictionary", jacobian.dictionary},
       {"output_dictionary", jacobian.output_dictionary},
       {"folded", resolved.processing == model::Processing::kFolded},
@@ -187,14 +181,14 @@ absl::StatusOr<JobSpecification> Specify(
       {"d_in", totals.d_in},
       {"float64", request.float64},
       {"bins", request.bins},
-      {"bins_end", request.bins_end},
-      {"chunk_tokens", request.chunk_tokens > 0 ? request.chunk_tokens : good},
-      {"rows", resolved.rows.ToJson()}};
+      {"bins_end", request.bins_end}};
   const std::string title = jacobian.output_dictionary.empty()
                                 ? jacobian.dictionary
                                 : absl::StrCat(jacobian.dictionary, " -> ",
                                                jacobian.output_dictionary);
-  return JobSpecification{kAccumulateJacobian, title, json.dump()};
+  return JobSpecification{kAccumulateJacobian, title,
+                          WriteSpecification(kSpecificationVersion, json,
+                                             chunk_tokens, resolved.rows)};
 }
 
 absl::StatusOr<std::unique_ptr<JobWork>> MakeAccumulation(
@@ -202,16 +196,7 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeAccumulation(
     const RequestContext& context) {
   JacobianRequest request;
   JacobianTotalsOptions totals;
-  JobRows rows;
-  ChunkPlan::Rules rules;
-  JobProvenance provenance;
-  ASSIGN_OR_RETURN(Json json,
-                   model::ParseJson(specification, "the job's specification"));
-  try {
-    if (json.at("version") != kSpecificationVersion) {
-      return absl::FailedPreconditionError(
-          "the job was submitted to a server of another version");
-    }
+  const auto read = [&](const Json& json) {
     request.dictionary = json.at("dictionary");
     request.output_dictionary = json.at("output_dictionary");
     request.processing = json.at("folded").get<bool>()
@@ -227,17 +212,10 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeAccumulation(
     options.top = json.at("top");
     totals = {json.at("d_out"), json.at("d_in"), json.at("float64"),
               json.at("bins"), json.at("bins_end")};
-    rules.positions = json.at("chunk_tokens");
-    // Jobs of earlier versions have their prompts beside the rest.
-    rows = JobRows::FromJson(json.contains("rows") ? json.at("rows") : json);
-    for (const char* told : {"rows", "tokens", "positions", "version"}) {
-      json.erase(told);
-    }
-    provenance.parameters = json.dump();
-  } catch (const Json::exception& error) {
-    return absl::DataLossError(
-        absl::StrCat("the job's specification is damaged: ", error.what()));
-  }
+  };
+  ASSIGN_OR_RETURN(
+      TokenJob job,
+      ReadSpecification(specification, kSpecificationVersion, kChunks, read));
   // A text may have come from another machine.
   const analysis::JacobianOptions& options = request.options;
   const auto between = [](auto value, auto first, auto last) {
@@ -251,7 +229,8 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeAccumulation(
   }
   RETURN_IF_ERROR(
       CheckRequest({request, totals.float64, totals.bins, totals.bins_end,
-                    rules.positions, std::nullopt}));
+                    job.rules.positions, std::nullopt}));
+  RETURN_IF_ERROR(ChunkTokens(job.rules.positions, ChunksOf(request)).status());
   // The question of one token has the digests of all that is asked.
   ASSIGN_OR_RETURN(
       const Sources sources,
@@ -266,25 +245,13 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeAccumulation(
   one.prompts = OneToken();
   ASSIGN_OR_RETURN(const Question question,
                    AskJacobian(one, sources, host.limits));
-  const Provenance& asked = question.provenance;
-  const storage::Digest identity =
-      storage::Hasher("accumulate_jacobian/1")
-          .AddDigest(question.identity)
-          .AddDigest(asked.model_digest)
-          .AddInt(static_cast<int64_t>(asked.dtype))
-          .AddBytes(specification)
-          .Finish();
-  provenance.model = asked.model;
-  provenance.model_digest = asked.model_digest;
-  provenance.dictionaries = {{request.dictionary, asked.dictionary_digest}};
+  Identify(kAccumulateJacobian, specification, {question}, &job);
   if (!request.output_dictionary.empty()) {
-    provenance.dictionaries.emplace_back(request.output_dictionary,
-                                         question.output_digest);
+    job.provenance.dictionaries.emplace_back(request.output_dictionary,
+                                             question.output_digest);
   }
-  rows.Tell(&provenance);
-  return std::make_unique<Accumulation>(std::move(request), std::move(rows),
-                                        rules, totals, identity,
-                                        std::move(provenance), host);
+  return std::make_unique<Accumulation>(std::move(request), totals,
+                                        std::move(job), host);
 }
 
 const analysis::JacobianTotals& TotalsOf(const JobWork& work) {

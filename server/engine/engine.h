@@ -18,6 +18,7 @@
 #include "server/engine/generate_requests.h"
 #include "server/engine/jacobian_requests.h"
 #include "server/engine/jobs.h"
+#include "server/engine/match_features_job.h"
 #include "server/engine/mean_requests.h"
 #include "server/engine/observer.h"
 #include "server/engine/requests.h"
@@ -119,12 +120,14 @@ class Engine {
                        Done<TokenizedInfo>);
   void ReadDataset(ReadDatasetRequest, RequestContext, Done<ReadDatasetAnswer>);
 
-  // Submit jobs (accumulate_jacobian.h, feature_statistics_job.h); done when
-  // they are on the disk.
+  // Submit jobs (accumulate_jacobian.h, feature_statistics_job.h,
+  // match_features_job.h); done when they are on the disk.
   void AccumulateJacobian(AccumulateJacobianRequest, JobOptions, RequestContext,
                           Done<JobInfo>);
   void ComputeFeatureStatistics(FeatureStatisticsRequest, JobOptions,
                                 RequestContext, Done<JobInfo>);
+  void MatchFeatures(MatchFeaturesRequest, JobOptions, RequestContext,
+                     Done<JobInfo>);
   // See Jobs::Merge.
   void MergeShards(std::vector<ReceivedShard>, JobOptions, RequestContext,
                    Done<JobInfo>);
@@ -132,6 +135,8 @@ class Engine {
                            Done<JacobianTotalsAnswer>);
   void QueryFeatureStatistics(FeatureStatisticsQuery, RequestContext,
                               Done<FeatureStatisticsAnswer>);
+  void QueryFeatureMatching(FeatureMatchingQuery, RequestContext,
+                            Done<FeatureMatchingAnswer>);
   Jobs& jobs();
 
   // Catalog.

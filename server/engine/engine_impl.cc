@@ -358,6 +358,7 @@ void Engine::Impl::Drain(absl::Time deadline) {
     absl::MutexLock lock(&mu_);
     mu_.AwaitWithDeadline(absl::Condition(&idle), deadline);
   }
+  ending_ = true;
   catalog_->Stop();
   for (auto& [device, worker] : workers_) worker->Stop();
   if (datasets_ != nullptr) datasets_->Stop();

@@ -145,6 +145,7 @@ class Engine::Impl {
   const RequestContext unasked_;  // of what nobody has requested
   std::atomic<int> loads_left_{0};
   std::atomic<bool> draining_{false};
+  std::atomic<bool> ending_{false};  // what still computes gives up
   absl::Mutex mu_;
   int64_t in_flight_ ABSL_GUARDED_BY(mu_) = 0;
 };

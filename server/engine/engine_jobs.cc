@@ -7,6 +7,7 @@
 #include "server/engine/ask_jacobian.h"
 #include "server/engine/engine_impl.h"
 #include "server/engine/feature_statistics_job.h"
+#include "server/engine/match_features_job.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::engine {
@@ -73,6 +74,7 @@ void Engine::Impl::StartJobs() {
   };
   add(kAccumulateJacobian, MakeAccumulation);
   add(kFeatureStatistics, MakeFeatureStatistics);
+  add(kMatchFeatures, MakeMatchFeatures);
   jobs_ = Jobs::Open(std::move(options));
 }
 
@@ -148,6 +150,27 @@ void Engine::QueryFeatureStatistics(FeatureStatisticsQuery request,
                                     Done<FeatureStatisticsAnswer> done) {
   impl_->QueryJob(kFeatureStatistics, std::move(request), context,
                   std::move(done), AnswerFeatureStatistics);
+}
+
+void Engine::MatchFeatures(MatchFeaturesRequest request, JobOptions options,
+                           RequestContext context, Done<JobInfo> done) {
+  impl_->SubmitJob(std::move(request), std::move(options), context,
+                   std::move(done));
+}
+
+void Engine::QueryFeatureMatching(FeatureMatchingQuery request,
+                                  RequestContext context,
+                                  Done<FeatureMatchingAnswer> done) {
+  // It gives up for nobody's sake, and for the server's end.
+  const auto poll = [context, ending = &impl_->ending_] {
+    return *ending ? absl::UnavailableError("the server is shutting down")
+                   : StillWanted(context);
+  };
+  impl_->QueryJob(kMatchFeatures, std::move(request), context, std::move(done),
+                  [poll](const JobWork& work, const FeatureMatchingQuery& query,
+                         const Limits& limits) {
+                    return AnswerFeatureMatching(work, query, limits, poll);
+                  });
 }
 
 void Engine::MergeShards(std::vector<ReceivedShard> shards, JobOptions options,

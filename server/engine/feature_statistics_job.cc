@@ -18,20 +18,17 @@ using model::Json;
 
 // Of what a specification says; raise it when that changes.
 constexpr int kSpecificationVersion = 1;
-constexpr int64_t kChunkTokens = 4096, kMaxChunkTokens = 1 << 16;
+constexpr ChunkRule kChunks;
 // Of the state of one job; some more of them are in memory while results are
 // asked for and shards merged.
 constexpr double kMaxBytes = 2.0 * (int64_t{1} << 30);
 
 class StatisticsWork : public AccumulatingWork<FeatureStatistics> {
  public:
-  StatisticsWork(FeaturesRequest request, JobRows rows,
-                 const ChunkPlan::Rules& rules,
-                 const FeatureStatisticsOptions& options,
-                 const storage::Digest& identity, JobProvenance provenance,
+  StatisticsWork(FeaturesRequest request,
+                 const FeatureStatisticsOptions& options, TokenJob job,
                  const JobHost& host)
-      : AccumulatingWork(std::move(rows), rules, host.datasets, identity,
-                         std::move(provenance),
+      : AccumulatingWork(std::move(job), host,
                          [options] { return FeatureStatistics(options); }),
         request_(std::move(request)),
         ask_(host.features) {}
@@ -40,17 +37,18 @@ class StatisticsWork : public AccumulatingWork<FeatureStatistics> {
     const std::vector<RowPiece> pieces = plan_->pieces(chunk);
     FeaturesRequest request = request_;
     request.prompts.emplace();
-    RETURN_IF_ERROR(rows_.Ask(pieces, &*request.prompts, &request.positions));
+    RETURN_IF_ERROR(
+        job_.rows.Ask(pieces, &*request.prompts, &request.positions));
     std::vector<int64_t> row;
     std::vector<int32_t> position;
     for (size_t i = 0; i < pieces.size(); ++i) {
       for (int64_t p : request.positions.lists[i]) {
-        row.push_back(rows_.first_row() + pieces[i].row);
+        row.push_back(job_.rows.first_row() + pieces[i].row);
         position.push_back(static_cast<int32_t>(p));
       }
     }
     ASSIGN_OR_RETURN(const FeaturesAnswer answer, ask_(request, context));
-    RETURN_IF_ERROR(CheckSame(answer.provenance));
+    RETURN_IF_ERROR(job_.CheckSame(answer.provenance));
     const SparseArrays& features = answer.features;
     const analysis::SparseView view = analysis::ViewRows(
         features.indptr, features.indices, features.values, features.columns);
@@ -66,14 +64,8 @@ class StatisticsWork : public AccumulatingWork<FeatureStatistics> {
   const decltype(JobHost::features) ask_;
 };
 
-absl::Status CheckSize(const FeatureStatisticsOptions& options,
-                       int64_t chunk_tokens) {
+absl::Status CheckSize(const FeatureStatisticsOptions& options) {
   RETURN_IF_ERROR(analysis::CheckOptions(options));
-  if (chunk_tokens < 1 || chunk_tokens > kMaxChunkTokens) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "chunk_tokens is ", chunk_tokens,
-        "; accepted: 0 (the server's choice) to ", kMaxChunkTokens));
-  }
   const double bytes = FeatureStatistics::Bytes(options);
   if (bytes <= kMaxBytes) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
@@ -92,9 +84,9 @@ absl::StatusOr<JobSpecification> Specify(
   const FeatureStatisticsOptions options{sources.dictionary->manifest().d_sae,
                                          request.top_k, request.distinct_rows,
                                          request.per_stratum, request.bins};
-  const int64_t chunk_tokens =
-      request.chunk_tokens != 0 ? request.chunk_tokens : kChunkTokens;
-  RETURN_IF_ERROR(CheckSize(options, chunk_tokens));
+  ASSIGN_OR_RETURN(const int64_t chunk_tokens,
+                   ChunkTokens(request.chunk_tokens, kChunks));
+  RETURN_IF_ERROR(CheckSize(options));
   FeaturesRequest features;
   features.dictionary = request.dictionary;
   features.processing = request.processing;
@@ -108,7 +100,6 @@ absl::StatusOr<JobSpecification> Specify(
                    ResolveRows(request.prompts, request.rows, request.positions,
                                sources, host, context, ask));
   const Json json = {
-      {"version", kSpecificationVersion},
       {"dictionary", request.dictionary},
       {"folded", resolved.processing == model::Processing::kFolded},
       {"latents", options.latents},
@@ -117,10 +108,10 @@ absl::StatusOr<JobSpecification> Specify(
       {"per_stratum", options.per_stratum},
       {"first_octave", options.bins.first_octave},
       {"octaves", options.bins.octaves},
-      {"log2_per_octave", options.bins.log2_per_octave},
-      {"chunk_tokens", chunk_tokens},
-      {"rows", resolved.rows.ToJson()}};
-  return JobSpecification{kFeatureStatistics, request.dictionary, json.dump()};
+      {"log2_per_octave", options.bins.log2_per_octave}};
+  return JobSpecification{kFeatureStatistics, request.dictionary,
+                          WriteSpecification(kSpecificationVersion, json,
+                                             chunk_tokens, resolved.rows)};
 }
 
 absl::StatusOr<std::unique_ptr<JobWork>> MakeFeatureStatistics(
@@ -128,16 +119,7 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeFeatureStatistics(
     const RequestContext& context) {
   FeaturesRequest request;
   FeatureStatisticsOptions options;
-  JobRows rows;
-  ChunkPlan::Rules rules;
-  JobProvenance provenance;
-  ASSIGN_OR_RETURN(Json json,
-                   model::ParseJson(specification, "the job's specification"));
-  try {
-    if (json.at("version") != kSpecificationVersion) {
-      return absl::FailedPreconditionError(
-          "the job was submitted to a server of another version");
-    }
+  const auto read = [&](const Json& json) {
     request.dictionary = json.at("dictionary");
     request.processing = json.at("folded").get<bool>()
                              ? model::Processing::kFolded
@@ -148,19 +130,12 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeFeatureStatistics(
                json.at("per_stratum"),
                {json.at("first_octave"), json.at("octaves"),
                 json.at("log2_per_octave")}};
-    rules.positions = json.at("chunk_tokens");
-    rules.pass_tokens = std::max(rules.pass_tokens, 4 * rules.positions);
-    rules.rows = 4096;
-    rows = JobRows::FromJson(json.at("rows"));
-    json.erase("rows");
-    json.erase("version");
-    provenance.parameters = json.dump();
-  } catch (const Json::exception& error) {
-    return absl::DataLossError(
-        absl::StrCat("the job's specification is damaged: ", error.what()));
-  }
+  };
+  ASSIGN_OR_RETURN(
+      TokenJob job,
+      ReadSpecification(specification, kSpecificationVersion, kChunks, read));
   // A text may have come from another machine.
-  RETURN_IF_ERROR(CheckSize(options, rules.positions));
+  RETURN_IF_ERROR(CheckSize(options));
   ASSIGN_OR_RETURN(const Sources sources,
                    host.open(request.dictionary, {}, context));
   if (sources.dictionary->manifest().d_sae != options.latents) {
@@ -171,21 +146,9 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeFeatureStatistics(
   one.prompts = OneToken();
   ASSIGN_OR_RETURN(const Question question,
                    AskFeatures(one, sources, host.limits));
-  const Provenance& asked = question.provenance;
-  const storage::Digest identity =
-      storage::Hasher("feature_statistics/1")
-          .AddDigest(question.identity)
-          .AddDigest(asked.model_digest)
-          .AddInt(static_cast<int64_t>(asked.dtype))
-          .AddBytes(specification)
-          .Finish();
-  provenance.model = asked.model;
-  provenance.model_digest = asked.model_digest;
-  provenance.dictionaries = {{request.dictionary, asked.dictionary_digest}};
-  rows.Tell(&provenance);
-  return std::make_unique<StatisticsWork>(std::move(request), std::move(rows),
-                                          rules, options, identity,
-                                          std::move(provenance), host);
+  Identify(kFeatureStatistics, specification, {question}, &job);
+  return std::make_unique<StatisticsWork>(std::move(request), options,
+                                          std::move(job), host);
 }
 
 const FeatureStatistics& StatisticsOf(const JobWork& work) {

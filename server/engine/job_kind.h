@@ -9,7 +9,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
 #include "server/analysis/accumulator.h"
 #include "server/engine/datasets.h"
 #include "server/engine/jacobian_requests.h"
@@ -17,6 +16,7 @@
 #include "server/engine/job_work.h"
 #include "server/engine/jobs.h"
 #include "server/engine/question.h"
+#include "server/engine/token_job.h"
 
 // What kinds of jobs are made of. A kind is one file pair (accumulate_jacobian,
 // feature_statistics_job) of a plain request and
@@ -24,6 +24,7 @@
 //   Specify(request, host, context)   its specification, self-contained text,
 //                                     every value checked
 //   Make(text, host, context)         the work that the text says
+//                                     (token_job.h has what all of them read)
 //   Query(work, request, limits)      what is asked of the result
 //
 // and one line in Engine::Impl::StartJobs.
@@ -54,24 +55,19 @@ class AccumulatingWork : public JobWork {
  public:
   // `zero` makes A without anything added, whose size the maker has checked: it
   // is called when the state is needed, as to submit a job takes none.
-  AccumulatingWork(JobRows rows, const ChunkPlan::Rules& rules,
-                   const Datasets* datasets, const storage::Digest& identity,
-                   JobProvenance provenance, std::function<A()> zero)
-      : rows_(std::move(rows)),
-        rules_(rules),
-        datasets_(datasets),
-        identity_(identity),
-        provenance_(std::move(provenance)),
+  AccumulatingWork(TokenJob job, const JobHost& host, std::function<A()> zero)
+      : job_(std::move(job)),
+        datasets_(host.datasets),
         zero_(std::move(zero)) {}
 
   uint32_t version() const override { return A::kVersion; }
-  storage::Digest identity() const override { return identity_; }
-  JobProvenance provenance() const override { return provenance_; }
+  storage::Digest identity() const override { return job_.identity; }
+  JobProvenance provenance() const override { return job_.provenance; }
   absl::Status Begin() override {
     if (plan_.has_value()) return absl::OkStatus();
-    const absl::Status opened = rows_.Open(datasets_);
+    const absl::Status opened = job_.rows.Open(datasets_);
     if (!opened.ok()) return opened;
-    plan_.emplace(&rows_, rules_);
+    plan_.emplace(&job_.rows, job_.rules);
     return plan_->Check();
   }
   int64_t chunks() const override { return plan_->chunks(); }
@@ -96,23 +92,9 @@ class AccumulatingWork : public JobWork {
     if (!totals_.has_value()) totals_.emplace(zero_());
     return *totals_;
   }
-  // Before an answer is added: names may mean other weights than they did when
-  // the work was made. FAILED_PRECONDITION where this one does.
-  absl::Status CheckSame(const Provenance& answer) const {
-    if (answer.model_digest == provenance_.model_digest &&
-        answer.dictionary_digest == provenance_.dictionaries.at(0).second) {
-      return absl::OkStatus();
-    }
-    return absl::FailedPreconditionError(
-        absl::StrCat("the weights of ", answer.model, " or ", answer.dictionary,
-                     " are others than when the job began"));
-  }
 
-  JobRows rows_;
-  const ChunkPlan::Rules rules_;
+  TokenJob job_;
   const Datasets* const datasets_;
-  const storage::Digest identity_;
-  const JobProvenance provenance_;
   std::optional<ChunkPlan> plan_;  // once begun
   const std::function<A()> zero_;
   std::optional<A> totals_;  // once there is a state

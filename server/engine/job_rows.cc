@@ -127,9 +127,53 @@ absl::Status JobRows::CheckDistinct() const {
     const auto twice = std::adjacent_find(all.begin(), all.end());
     if (twice == all.end()) continue;
     return absl::InvalidArgumentError(absl::StrCat(
-        "positions: token ", *twice, of_dataset_ ? " of row " : " of prompts[",
-        first_row_ + row, of_dataset_ ? "" : "]", ", which has ", length(row),
-        " tokens, comes twice; accepted: each token once"));
+        "positions: token ", *twice, " of ", Name(row), ", which has ",
+        length(row), " tokens, comes twice; accepted: each token once"));
+  }
+  return absl::OkStatus();
+}
+
+int64_t JobRows::Reach(int64_t row) const {
+  int64_t reach = 0;
+  for (int64_t i = 0; i < count(row); ++i) {
+    reach = std::max(reach, position(row, i) + 1);
+  }
+  return reach;
+}
+
+std::string JobRows::Name(int64_t row) const {
+  return of_dataset_ ? absl::StrCat("row ", first_row_ + row)
+                     : absl::StrCat("prompts[", row, "]");
+}
+
+absl::Status JobRows::CheckFit(const std::string& model_name,
+                               const model::ModelConfig& model, int64_t known,
+                               const RequestContext& context) const {
+  for (int64_t row = 0; row < rows(); ++row) {
+    const int64_t reach = Reach(row);
+    if (reach <= model.n_ctx) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "positions: ", Name(row), " is looked at up to its token ", reach - 1,
+        "; the context of \"", model_name, "\" is ", model.n_ctx, " tokens"));
+  }
+  if (model.d_vocab >= known) return absl::OkStatus();
+  std::vector<std::vector<int32_t>> read;
+  for (int64_t row = 0; row < rows(); ++row) {
+    const int64_t in_batch = row % kRowsAtOnce;
+    if (of_dataset_ && in_batch == 0) {
+      RETURN_IF_ERROR(StillWanted(context));
+      const int64_t end = std::min(row + kRowsAtOnce, rows());
+      ASSIGN_OR_RETURN(read, source_->Read(first_row_ + row, first_row_ + end));
+    }
+    const auto& ids = of_dataset_ ? read[in_batch] : tokens_[row];
+    const int64_t reach = Reach(row);
+    for (int64_t i = 0; i < reach; ++i) {
+      if (ids[i] < model.d_vocab) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat(Name(row), ": token id ", ids[i], " at position ", i,
+                       " is outside the vocabulary of \"", model_name,
+                       "\" (0 to ", model.d_vocab - 1, ")"));
+    }
   }
   return absl::OkStatus();
 }

@@ -13,6 +13,7 @@
 #include "server/engine/job_info.h"
 #include "server/engine/requests.h"
 #include "server/model/json.h"
+#include "server/model/model_config.h"
 
 namespace cupola::engine {
 
@@ -52,6 +53,14 @@ class JobRows {
   // INVALID_ARGUMENT: a token is looked at twice, which totals do not take.
   absl::Status CheckDistinct() const;
 
+  // Whether a model beside the one that the rows were made for reads them, as
+  // far as they are looked at. `known`: that one's vocabulary; where this one's
+  // is smaller, all ids are looked at, which takes as long as to read them.
+  // INVALID_ARGUMENT names the model, the row and what it accepts.
+  absl::Status CheckFit(const std::string& model_name,
+                        const model::ModelConfig& model, int64_t known,
+                        const RequestContext& context) const;
+
   // For a job's specification. FromJson throws Json::exception.
   model::Json ToJson() const;
   static JobRows FromJson(const model::Json& json);
@@ -74,6 +83,10 @@ class JobRows {
   void Tell(JobProvenance* provenance) const;
 
  private:
+  int64_t Reach(int64_t row) const;  // tokens up to the last looked at
+  // How messages name a row.
+  std::string Name(int64_t row) const;
+
   // Of prompts.
   std::vector<std::vector<int32_t>> tokens_;
   std::vector<std::vector<int64_t>> positions_;

@@ -8,6 +8,7 @@
 #include "server/service/feature_statistics_conversion.h"
 #include "server/service/job_watch.h"
 #include "server/service/jobs_conversion.h"
+#include "server/service/match_features_conversion.h"
 #include "server/service/shard_receiver.h"
 #include "server/service/unary_call.h"
 #include "server/service/upload_stream.h"
@@ -101,6 +102,21 @@ grpc::ServerUnaryReactor* JobsService::ComputeFeatureStatistics(
   return SubmitJob<v1::FeatureStatisticsRequest>(
       environment_, "ComputeFeatureStatistics", context, request, response,
       &engine::Engine::ComputeFeatureStatistics);
+}
+
+grpc::ServerUnaryReactor* JobsService::MatchFeatures(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  return SubmitJob<v1::MatchFeaturesRequest>(environment_, "MatchFeatures",
+                                             context, request, response,
+                                             &engine::Engine::MatchFeatures);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::GetFeatureMatching(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return QueryJob<v1::GetFeatureMatchingRequest, engine::FeatureMatchingAnswer>(
+      environment_, "GetFeatureMatching", context, request,
+      &engine::Engine::QueryFeatureMatching);
 }
 
 grpc::ServerUnaryReactor* JobsService::List(

@@ -10,12 +10,13 @@
 namespace cupola::service {
 
 // The methods of cupola.v1.Jobs with raw messages (see wire.h).
+using RawMatching = v1::Jobs::WithRawCallbackMethod_MatchFeatures<
+    v1::Jobs::WithRawCallbackMethod_GetFeatureMatching<v1::Jobs::Service>>;
 using RawStatisticsAndShards =
     v1::Jobs::WithRawCallbackMethod_ComputeFeatureStatistics<
         v1::Jobs::WithRawCallbackMethod_GetFeatureStatistics<
             v1::Jobs::WithRawCallbackMethod_ExportShard<
-                v1::Jobs::WithRawCallbackMethod_MergeShards<
-                    v1::Jobs::Service>>>>;
+                v1::Jobs::WithRawCallbackMethod_MergeShards<RawMatching>>>>;
 using RawJobs = v1::Jobs::WithRawCallbackMethod_AccumulateJacobian<
     v1::Jobs::WithRawCallbackMethod_List<v1::Jobs::WithRawCallbackMethod_Get<
         v1::Jobs::WithRawCallbackMethod_Watch<
@@ -40,6 +41,12 @@ class JobsService final : public RawJobs {
       grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
       grpc::ByteBuffer* response) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* GetFeatureStatistics(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* MatchFeatures(grpc::CallbackServerContext* context,
+                                          const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetFeatureMatching(
       grpc::CallbackServerContext* context,
       const grpc::ByteBuffer* request) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* ExportShard(

@@ -18,7 +18,8 @@ constexpr std::array kRead = {
     // Jobs
     "AccumulateJacobian", "ListJobs", "GetJob", "WatchJob", "CancelJob",
     "ResumeJob", "GetJacobianTotals",
-    "ComputeFeatureStatistics", "GetFeatureStatistics", "ExportShard",
+    "ComputeFeatureStatistics", "GetFeatureStatistics", "MatchFeatures",
+    "GetFeatureMatching", "ExportShard",
     "MergeShards",
     // Datasets
     "UploadDataset", "ListDatasets", "GetDataset", "TokenizeDataset",

@@ -71,6 +71,7 @@ from .jacobian import Jacobian
 from .jacobian_totals import JacobianTotals
 from .job_info import JobInfo, JobProvenance
 from .jobs import Job
+from .matching import FeatureMatching, Matched
 from .means import MeanActivation, StoredMean
 from .model import Model
 from .pair import Pair
@@ -108,7 +109,9 @@ __all__ = [
     "Dictionary",
     "DictionaryInfo",
     "FailedPrecondition",
+    "FeatureMatching",
     "FeatureStatistics",
+    "Matched",
     "Features",
     "Choice",
     "GeneratedText",

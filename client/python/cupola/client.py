@@ -169,9 +169,9 @@ class Client(CatalogCalls):
         self, kind: str, dictionary: str, rows: Any, **options: Any
     ) -> Job:
         """Submits a job of this kind: "feature_statistics" of a dictionary
-        (Dictionary.statistics) or "accumulate_jacobian" of a pair
-        (Pair.accumulate), with their arguments. `rows`: prompts, or rows of a
-        dataset (Dataset.select).
+        (Dictionary.statistics), "match_features" (Dictionary.match, with
+        `others=`) or "accumulate_jacobian" of a pair (Pair.accumulate), with
+        their arguments. `rows`: prompts, or rows of a dataset (Dataset.select).
 
         Of every kind: `name=`, which no other job of the server has;
         `shard=(i, n)`, the i-th of n parts, from 0, whose states merge_shards
@@ -179,11 +179,14 @@ class Client(CatalogCalls):
         ended."""
         if kind == "feature_statistics":
             return self.dictionary(dictionary).statistics(rows, **options)
+        if kind == "match_features":
+            others = options.pop("others", [])
+            return self.dictionary(dictionary).match(others, rows, **options)
         if kind == "accumulate_jacobian":
             return self.pair(dictionary).accumulate(rows, **options)
         raise InvalidArgument(
-            "kind: expected 'feature_statistics' or 'accumulate_jacobian', "
-            f"got {kind!r}"
+            "kind: expected 'feature_statistics', 'match_features' or "
+            f"'accumulate_jacobian', got {kind!r}"
         )
 
     def merge_shards(

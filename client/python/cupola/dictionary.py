@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
-from . import _requests, _tensors, feature_statistics
+from . import (
+    _export_dictionary,
+    _requests,
+    _tensors,
+    feature_statistics,
+    matching,
+)
 from ._requests import Positions, Prompts
 from ._run_request import Answers
 from .ablation import Ablation, ablate, ablation_table
@@ -83,6 +91,40 @@ class Dictionary:
             per_stratum,
             octaves,
             bins_per_octave,
+            prepend_bos,
+            chunk_tokens,
+            options,
+        )
+
+    def match(
+        self,
+        others: Sequence[Union[str, Dictionary]],
+        prompts: Union[Prompts, DatasetRows],
+        positions: Positions = None,
+        *,
+        min_activation: float = 0.0,
+        dtype: str = "float32",
+        prepend_bos: Optional[bool] = None,
+        chunk_tokens: Optional[int] = None,
+        **options: Any,
+    ) -> Job:
+        """Submits a job: which of this dictionary's features are which of the
+        others', by the cosines of their activations on the same tokens of
+        `prompts`, or of rows of a dataset (`Dataset.select`).
+
+        `others` are dictionaries or their names, in the order of training where
+        they are checkpoints'; their models read the token ids that this one's
+        tokenizer made. `dtype` is that of the products' sums. The result is a
+        FeatureMatching: the exact one-to-one assignment, matched fractions,
+        appearing features, cosines. `name=`, `shard=(i, n)` and `keep=`: see
+        Client.submit."""
+        return matching.submit(
+            self,
+            others,
+            prompts,
+            positions,
+            min_activation,
+            dtype,
             prepend_bos,
             chunk_tokens,
             options,
@@ -266,6 +308,20 @@ class Dictionary:
             dictionary=self.name,
             name=name,
         )
+
+    def save_saelens(
+        self,
+        folder: Union[str, os.PathLike[str]],
+        latents: Optional[ArrayLike] = None,
+    ) -> Path:
+        """Writes the dictionary as a folder of cfg.json and safetensors, which
+        SAELens and a server's catalog read; returns the folder.
+
+        `latents`: only these, in this order, such as `Matched.matched`, so that
+        latent i of the folder is latent `latents[i]` of this one. The numbers
+        are those that the server computes with: norms and scalings are folded
+        in. Not of Jacobian pairs and matching pursuit."""
+        return _export_dictionary.save(self, folder, latents)
 
     def _loaded_info(self) -> DictionaryInfo:
         """`info` with its sizes, which are zero until the server has opened

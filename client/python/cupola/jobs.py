@@ -100,15 +100,19 @@ class Job:
         return self.info
 
     def result(self) -> Any:
-        """What a job that has ended computed: JacobianTotals or
-        FeatureStatistics; waits for it first. Of a job that was cancelled or
-        failed, what it got to."""
+        """What a job that has ended computed: JacobianTotals,
+        FeatureStatistics or FeatureMatching; waits for it first. Of a job that
+        was cancelled or failed, what it got to."""
         if not self.info.ended and not self.refresh().ended:
             self.wait()
         if self.info.kind == "feature_statistics":
             from .feature_statistics import FeatureStatistics
 
             return FeatureStatistics(self._client, self.id)
+        if self.info.kind == "match_features":
+            from .matching import FeatureMatching
+
+            return FeatureMatching(self._client, self.id)
         from .jacobian_totals import JacobianTotals
 
         return JacobianTotals(self._client, self.id)
