@@ -10,6 +10,7 @@ with cupola.connect("localhost:7070") as client:
 from .ablation import Ablation
 from .attribution import Attribution, LogitLens
 from .client import Client, connect
+from .dashboards import Exported
 from .datasets import (
     Dataset,
     DatasetInfo,
@@ -134,6 +135,7 @@ __all__ = [
     "PermissionDenied",
     "ProjectOut",
     "Estimate",
+    "Exported",
     "Provenance",
     "DirectionAblation",
     "Jacobian",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 from pathlib import Path
-from typing import Annotated, Callable, Iterator, Optional
+from typing import Annotated, Callable, Iterator, Optional, get_type_hints
 
 import typer
-from rich.console import Console
 
 from ._cli_session import fail
+from ._progress import counted
 
 app = typer.Typer(
     help="Turns a model or a dictionary kept in another format into a folder "
@@ -59,24 +60,6 @@ def gguf(
     print(f"wrote {out_folder}")
 
 
-@app.command()
-def saelens(
-    source: Source,
-    destination: Destination,
-    model: Model = None,
-    hook: Hook = None,
-    hook_out: HookOut = None,
-    bos: Bos = None,
-    norm_scaling_factor: Factor = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """A SAELens folder of any version."""
-    _import(
-        *("saelens", source, destination, model, hook, hook_out, bos),
-        *(overwrite, norm_scaling_factor),
-    )
-
-
 def _command(format: str, help: str) -> None:
     def run(
         source: Source,
@@ -85,17 +68,30 @@ def _command(format: str, help: str) -> None:
         hook: Hook = None,
         hook_out: HookOut = None,
         bos: Bos = None,
+        norm_scaling_factor: Factor = None,
         overwrite: Overwrite = False,
     ) -> None:
         _import(
             *(format, source, destination, model, hook, hook_out, bos),
-            overwrite,
+            *(overwrite, norm_scaling_factor),
         )
 
+    if format != "saelens":  # the one whose folders may leave a factor open
+        hints = get_type_hints(run, include_extras=True)
+        signature = inspect.signature(run)
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[
+                parameter.replace(annotation=hints[name])
+                for name, parameter in signature.parameters.items()
+                if name != "norm_scaling_factor"
+            ]
+        )
+        del run.__annotations__["norm_scaling_factor"]
     app.command(format, help=help)(run)
 
 
 for _format, _help in (
+    ("saelens", "A SAELens folder of any version."),
     ("gemma-scope", "Gemma Scope's params.npz, or its folder."),
     ("gemma-scope-2", "A Gemma Scope 2 folder (params.safetensors)."),
     ("llama-scope", "A Llama Scope folder (hyperparams.json)."),
@@ -121,7 +117,7 @@ def _import(
     hook_out: Optional[str],
     bos: Optional[bool],
     overwrite: bool,
-    factor: Optional[float] = None,
+    factor: Optional[float],
 ) -> None:
     from .importers import import_dictionary
 
@@ -155,21 +151,10 @@ def _import(
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that appears with the first tensor; failures end the command."""
-    from rich.progress import Progress
-
     from .importers import ImportFailed
 
-    progress = Progress(console=Console(stderr=True), transient=True)
-    bar = progress.add_task(what, total=None)
-
-    def advance(done: int, total: int) -> None:
-        progress.start()
-        progress.update(bar, completed=done, total=total)
-
     try:
-        yield advance
+        with counted(what) as advance:
+            yield advance
     except (ImportFailed, OSError) as error:
         fail(str(error), 1)
-    finally:
-        if progress.live.is_started:
-            progress.stop()

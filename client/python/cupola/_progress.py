@@ -1,4 +1,4 @@
-"""A bar that shows how a job gets on."""
+"""Bars that show how something gets on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def bar(
-    job: Job, wanted: Optional[bool]
-) -> Iterator[Callable[[Any], None]]:
+def bar(job: Job, wanted: Optional[bool]) -> Iterator[Callable[[Any], None]]:
     """What to call with each JobInfo. `wanted` None: a bar on standard error
     where that is a terminal, or in a notebook."""
     from rich.console import Console
@@ -53,3 +51,24 @@ def bar(
 
         show(job.info)
         yield show
+
+
+@contextlib.contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """What to call with (done, all): a bar on standard error, from the first
+    call on until the end."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    progress = Progress(console=Console(stderr=True), transient=True)
+    task = progress.add_task(what, total=None)
+
+    def advance(done: int, total: int) -> None:
+        progress.start()
+        progress.update(task, completed=done, total=total)
+
+    try:
+        yield advance
+    finally:
+        if progress.live.is_started:
+            progress.stop()

@@ -24,6 +24,7 @@ from . import (
     __version__,
     _cli_catalog,
     _cli_datasets,
+    _cli_export,
     _cli_import,
     _cli_jobs,
     _cli_pairs,
@@ -111,6 +112,7 @@ app.add_typer(_cli_questions.app)
 app.add_typer(_cli_pairs.app)
 app.add_typer(_cli_catalog.app)
 app.add_typer(_cli_datasets.app, name="datasets")
+app.add_typer(_cli_export.app)
 app.add_typer(_cli_jobs.app, name="jobs")
 app.add_typer(_cli_jobs.app, name="job", hidden=True)
 

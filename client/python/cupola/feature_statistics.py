@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
+import pathlib
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _protos, _requests, _submit
+from . import _protos, _requests, _submit, dashboards
 from ._requests import Positions, Prompts
+from .dashboards import Exported
 from .datasets import DatasetRows
 from .errors import InvalidArgument
 from .jobs import Job
@@ -118,6 +129,55 @@ class FeatureStatistics:
         interval, number, row, position, value."""
         arrays = self._fetch(first, count, intervals=intervals, each=each)[1]
         return _examples(arrays, "interval", first, ["interval", "number"])
+
+    def export(
+        self,
+        folder: Union[str, pathlib.Path],
+        latents: Optional[Sequence[int]] = None,
+        *,
+        prompts: Optional[Sequence[Sequence[int]]] = None,
+        skip_positions: int = 0,
+        name: Optional[str] = None,
+        model_id: Optional[str] = None,
+        top: int = 20,
+        intervals: int = 5,
+        each: int = 5,
+        logits: int = 10,
+        vectors: bool = False,
+        latents_per_file: int = 128,
+        overwrite: bool = False,
+        progress: Optional[dashboards.Progress] = None,
+    ) -> Exported:
+        """Writes batch-N.json files as SAEDashboard does, for Neuronpedia and
+        what else reads them; see the module `dashboards`.
+
+        `latents` None: all that are not dead. The rows of a dataset are found
+        again; of a job over prompts give their token ids, as `prompts`, and of
+        rows whose beginnings were not looked at `skip_positions`, as in
+        Dataset.select. A page has `top` maximal examples, at most as many as
+        the job was asked to keep, `each` of so many equal `intervals` up to the
+        maximum, `logits` tokens that the latent raises and lowers most, and
+        with `vectors` the decoder's row. `name` and `model_id` stand in the
+        files for the dictionary's and the model's. `progress(done, all)` is
+        called with every file."""
+        wanted = dashboards.Wanted(
+            top, intervals, each, logits, vectors, skip_positions
+        )
+        info = self._client.job(self.job).info
+        assert info.provenance is not None
+        return dashboards.export(
+            self,
+            info.provenance,
+            folder,
+            latents,
+            prompts,
+            wanted,
+            name,
+            model_id,
+            latents_per_file,
+            overwrite,
+            progress,
+        )
 
     def __repr__(self) -> str:
         return (

@@ -1,0 +1,134 @@
+"""One latent's page, in SAEDashboard's fields."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# SAEDashboard's.
+_BARS, _ALIGNED, _DECIMALS, _BIN_DECIMALS = 50, 3, 5, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A row of tokens with a latent's activations on all of them."""
+
+    tokens: List[str]
+    values: NDArray[np.float32]
+    position: int  # where it was found
+    # Of equal ones from 0 to the latent's maximum; None: a maximal example.
+    interval: Optional[int] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """How often a latent had which activation: a row of the job's histogram."""
+
+    counts: NDArray[np.int64]  # [bins]
+    edges: NDArray[np.float64]  # [bins - 1]; the last bin ends at `most`
+    most: float
+    tokens: int  # of the corpus, active or not
+
+    def between(self, limits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Activations above 0 in each interval between two limits, those of a
+        bin spread evenly over it."""
+        ends = np.minimum(np.append(self.edges, np.inf), self.most)
+        begins = np.concatenate([[0.0], ends[:-1]])
+        held = self.counts > 0
+        below = np.array(
+            [
+                np.sum(
+                    self.counts[held]
+                    * np.clip(
+                        (limit - begins[held])
+                        / np.maximum(ends[held] - begins[held], 1e-30),
+                        0.0,
+                        1.0,
+                    )
+                )
+                for limit in limits
+            ]
+        )
+        return np.diff(below)
+
+    def bars(self) -> Tuple[List[float], List[float]]:
+        """Heights and middles of the histogram's bars."""
+        if not self.counts.sum():
+            return [], []
+        edges = np.linspace(0.0, self.most, _BARS + 1)
+        return rounded(self.between(edges)), rounded(edges[:-1] + edges[1] / 2)
+
+    def share(self, low: float, high: float) -> float:
+        """Of all tokens: those with an activation from low to high."""
+        (count,) = self.between(np.array([low, high]))
+        if low == 0:
+            count += self.tokens - self.counts.sum()
+        return float(count / max(self.tokens, 1))
+
+
+def rounded(values: Any, decimals: int = _DECIMALS) -> List[float]:
+    return [round(float(value), decimals) for value in values]
+
+
+def alignment(direction: NDArray[np.float32]) -> Dict[str, Any]:
+    """The coordinates that a latent writes to most."""
+    best = np.argsort(-direction, kind="stable")[:_ALIGNED]
+    length = max(float(np.abs(direction).sum()), 1e-30)
+    return {
+        "neuron_alignment_indices": best.tolist(),
+        "neuron_alignment_values": rounded(direction[best]),
+        "neuron_alignment_l1": rounded(np.abs(direction[best]) / length),
+    }
+
+
+def logits(
+    words: Sequence[str], effects: Sequence[float], each: int
+) -> Dict[str, Any]:
+    """The tokens that a latent raises most and lowers most: `each` of both,
+    strongest promotion first and strongest suppression last."""
+    return {
+        "pos_str": list(words[:each]),
+        "pos_values": rounded(effects[:each]),
+        "neg_str": list(words[each:])[::-1],
+        "neg_values": rounded(list(effects[each:])[::-1]),
+    }
+
+
+def activations(
+    examples: Sequence[Example], counts: Counts, intervals: int
+) -> List[Dict[str, Any]]:
+    """Maximal examples first, then those of intervals, the highest first."""
+    ordered = sorted(
+        examples,
+        key=lambda one: -intervals if one.interval is None else -one.interval,
+    )
+    return [
+        {
+            **_bin(one.interval, counts, intervals),
+            "tokens": one.tokens,
+            "values": rounded(one.values),
+            "qualifying_token_index": one.position,
+        }
+        for one in ordered
+    ]
+
+
+def _bin(
+    interval: Optional[int], counts: Counts, intervals: int
+) -> Dict[str, float]:
+    if interval is None:
+        limits = -1.0, counts.most, -1.0
+    else:
+        low, high = (
+            counts.most * edge / intervals for edge in (interval, interval + 1)
+        )
+        limits = low, high, counts.share(low, high)
+    low, high, share = limits
+    return {
+        "bin_min": round(low, _BIN_DECIMALS),
+        "bin_max": round(high, _BIN_DECIMALS),
+        "bin_contains": round(share, _DECIMALS),
+    }
