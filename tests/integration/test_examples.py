@@ -1,53 +1,21 @@
 """The worked examples, from the first cell to the last on the demo, and their
 numbers against transformers and PyTorch in float64."""
 
-import os
 import re
-import subprocess
 import sys
 
 import cupola
-import numpy as np
 import pandas
 import pytest
 import torch
+from harness.examples import EXAMPLES, figures, run
 from harness.published import ablation_class, ablation_margin, sweep_class
 from harness.server import ROOT
 from harness.smollm2 import model_folder
 from safetensors.torch import load_file
 
-EXAMPLES = ROOT / "client/python/examples"
 TOLERANCE = 5e-5
 LAYER = 12
-
-
-def run(name, server, **settings):
-    """What an example prints."""
-    ran = subprocess.run(
-        [sys.executable, EXAMPLES / name],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "CUPOLA_ADDRESS": server.grpc, **settings},
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
-
-
-def figures(folder, names):
-    """Every figure is a page and a picture, and neither is empty."""
-    pytest.importorskip("PIL.Image")
-    from PIL import Image
-
-    for name in names:
-        page = (folder / f"{name}.html").read_text()
-        assert "Plotly.newPlot" in page and "</html>" in page
-        with Image.open(folder / f"{name}.png") as picture:
-            assert min(picture.size) > 300
-            # Axes, text and something drawn: not one colour alone.
-            assert len(set(picture.convert("L").getdata())) > 20
-    assert {file.stem for file in folder.glob("*.png")} == set(names)
 
 
 class Demo:

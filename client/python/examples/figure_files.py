@@ -79,7 +79,7 @@ def _bar(_, axes, trace):
     axes.bar(
         np.asarray(trace.x),
         np.asarray(trace.y, float),
-        width=np.asarray(trace.width if trace.width is not None else 0.8, float),
+        width=0.8 if trace.width is None else np.asarray(trace.width, float),
         alpha=trace.opacity,
         color=trace.marker.color,
         label=trace.name,
@@ -90,7 +90,8 @@ def _bar(_, axes, trace):
 def _heat_map(canvas, axes, trace):
     image = axes.imshow(
         np.asarray(trace.z, float),
-        cmap="RdBu_r",
+        # Two-sided values around white, or from white up.
+        cmap="Blues" if trace.zmin == 0 else "RdBu_r",
         vmin=trace.zmin,
         vmax=trace.zmax,
         aspect="auto",

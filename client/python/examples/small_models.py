@@ -37,13 +37,21 @@ END = "<|endoftext|>"
 PENALTY = 3.0
 
 
-def make(folder, steps=STEPS, texts=None, width=64, latents=256, sae_steps=250):
+def make(
+    folder,
+    steps=STEPS,
+    texts=None,
+    corpus=None,
+    width=64,
+    latents=256,
+    sae_steps=250,
+):
     """Writes models, dictionaries, corpus.jsonl and catalog.textproto."""
+    torch.set_num_threads(1)  # of matrices as small as these, more are slower
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    corpus = stories(400, seed=1)
-    if texts is None:
-        texts = stories(8000)
+    texts = stories(8000) if texts is None else texts
+    corpus = stories(400, seed=1) if corpus is None else corpus
     lines = "".join(json.dumps({"text": text}) + "\n" for text in corpus)
     (folder / "corpus.jsonl").write_text(lines, encoding="utf-8")
 

@@ -1,0 +1,133 @@
+"""The worked examples on small models, which are trained here: each from its
+first cell to the last, and its numbers against NumPy and SciPy."""
+
+import re
+import sys
+
+import cupola
+import numpy as np
+import pandas
+import pytest
+from harness.examples import EXAMPLES, figures, run
+from harness.server import Server
+from scipy.optimize import linear_sum_assignment
+
+STEPS = (0, 30, 90)
+SKIP = 1
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The folder that small_models.py writes, smaller still."""
+    pytest.importorskip("matplotlib")
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        import small_models
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    texts = small_models.stories(1000)
+    return small_models.make(
+        tmp_path_factory.mktemp("small"),
+        steps=STEPS,
+        texts=texts,
+        corpus=small_models.stories(60, seed=1),
+        width=48,
+        latents=80,
+        sae_steps=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def server(small, tmp_path_factory):
+    catalog = (small / "catalog.textproto").read_text()
+    catalog = catalog.replace('path: "', f'path: "{small}/')
+    with Server(tmp_path_factory.mktemp("server"), catalog) as server:
+        server.wait_until_loaded()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with cupola.connect(server.grpc) as client:
+        yield client
+
+
+@pytest.fixture
+def ran(server, small, tmp_path):
+    """Runs an example; what it prints."""
+    return lambda name: run(
+        name, server, CUPOLA_SMALL=str(small), CUPOLA_FIGURES=str(tmp_path)
+    )
+
+
+def test_small_models_learn_and_load(client):
+    loss = []
+    texts = ["Tom and Mia went to the river. There they met a red cat."]
+    for step in STEPS:
+        found = client.model(f"small-{step}").run(texts, loss="mean")
+        loss.append(float(found.loss[0]))
+    assert loss[0] > 6 and loss[1] < 5 and loss[2] < 3
+    assert {one.state for one in client.dictionaries()} == {"resident"}
+    last = f"small-{STEPS[-1]}"
+    for name in ("sae", "transcoder", "midcoder"):
+        found = client.dictionary(f"{last}/{name}").reconstruct(texts, [*range(1, 10)])
+        assert found.fvu < 0.6 and 1 < found.l0 < 60, name
+
+
+def activations(client, step):
+    """float64 [tokens, d_sae], over the corpus, without each row's first token."""
+    corpus = client.dataset("stories")
+    how = corpus.tokenize(f"small-{STEPS[-1]}").tokenization
+    rows = corpus.tokens(how, 0, len(corpus))
+    found = client.dictionary(f"small-{step}/sae").features(rows)
+    return found.csr.toarray().astype(np.float64)[found.position >= SKIP]
+
+
+def test_growing_features(ran, client, tmp_path):
+    said = ran("growing_features.py")
+    names = "losses fractions cosines decoders unmatched appearing"
+    figures(tmp_path, [f"e-{name}" for name in names.split()])
+    assert "3 checkpoints, steps [0, 30, 90]; 60 texts" in said
+
+    acts = {step: activations(client, step) for step in STEPS}
+    last = acts[STEPS[-1]]
+    tokens = len(last)
+    assert f"distances of shape (80, 3), over {tokens:,} tokens" in said
+    table = pandas.read_csv(tmp_path / "e-distances.csv", index_col="latent")
+    fractions = pandas.read_csv(tmp_path / "e-fractions.csv", index_col="step")
+    dead = ~(last > 0).any(axis=0)
+
+    def unit(x):
+        return x / np.maximum(np.linalg.norm(x, axis=0), 1e-30)
+
+    below, gone = {}, {}
+    for step in STEPS:
+        cosines = unit(last).T @ unit(acts[step])
+        rows, columns = linear_sum_assignment(cosines, maximize=True)
+        told = table[str(step)].to_numpy()
+        lost = dead | ~(acts[step] > 0).any(axis=0)[columns]
+        np.testing.assert_array_equal(np.isnan(told), lost)
+        expected = np.where(lost, np.nan, 1 - cosines[rows, columns])
+        # The sum is the assignment's own; the pairs could differ in a tie.
+        assert np.nansum(told) == pytest.approx(np.nansum(expected), abs=1e-3)
+        np.testing.assert_allclose(told[~lost], expected[~lost], atol=5e-5)
+        for name, fraction in fractions.loc[step].items():
+            limit = float(name.lstrip("< "))
+            share = (expected[~lost] < limit).sum() / (~dead).sum()
+            assert fraction == pytest.approx(share)
+        below[step] = expected < 0.5
+        gone[step] = (~dead).sum() - (expected < 0.9).sum()
+    assert fractions.loc[STEPS[-1]].eq(1).all()
+    assert fractions["< 0.5"].is_monotonic_increasing
+    late = below[90] & ~below[0] & ~below[30]
+    early = below[90] & below[30] & ~below[0]
+    assert f"appear at {{30: {early.sum()}, 90: {late.sum()}}}" in said
+    assert f"live features: {list(map(int, gone.values()))}" in said
+
+    table = re.findall(r"^ *(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +(\d+)$", said, re.M)
+    assert [int(line[0]) for line in table] == list(STEPS)
+    for step, (_, _, l1, l0, silent) in zip(STEPS, table):
+        assert float(l1) == pytest.approx(acts[step].sum() / tokens, abs=2e-3)
+        assert float(l0) == pytest.approx((acts[step] > 0).sum() / tokens, abs=2e-3)
+        assert int(silent) == (~(acts[step] > 0).any(axis=0)).sum()
+    assert re.search(r"small-30/sae-in-order: .* cosine of 0\.\d+", said)
