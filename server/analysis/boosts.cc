@@ -8,14 +8,18 @@ namespace {
 
 using Records = std::vector<std::shared_ptr<const std::vector<storage::Array>>>;
 
-// float64 [d_vocab]: the mean over the prompts of one distribution.
-at::Tensor Mean(const Records& records, size_t which) {
+// float64 [d_vocab]: the sum over the prompts of one distribution.
+at::Tensor Sum(const Records& records, size_t which) {
   at::Tensor sum;
   for (const auto& record : records) {
     const at::Tensor mine = ViewOf((*record)[which]).to(at::kDouble);
     sum = sum.defined() ? sum + mine : mine;
   }
-  return sum / static_cast<double>(records.size());
+  return sum;
+}
+
+at::Tensor Mean(const Records& records, size_t which) {
+  return Sum(records, which) / static_cast<double>(records.size());
 }
 
 }  // namespace
@@ -47,10 +51,20 @@ BoostTable TabulateBoosts(const Records& records, size_t first, size_t stride,
     return ToArray(rows.empty() ? at::empty({0, options.top}) : at::stack(rows),
                    dtype);
   };
-  return {table(up_tokens, storage::DType::kInt32),
-          table(up, storage::DType::kFloat32),
-          table(down_tokens, storage::DType::kInt32),
-          table(down, storage::DType::kFloat32)};
+  BoostTable boosts{table(up_tokens, storage::DType::kInt32),
+                    table(up, storage::DType::kFloat32),
+                    table(down_tokens, storage::DType::kInt32),
+                    table(down, storage::DType::kFloat32),
+                    {}};
+  if (options.sums) {
+    std::vector<at::Tensor> sums;
+    for (size_t which = first; which < records.front()->size();
+         which += stride) {
+      sums.push_back(Sum(records, which));
+    }
+    boosts.sums = ToArray(at::stack(sums), storage::DType::kFloat64);
+  }
+  return boosts;
 }
 
 }  // namespace cupola::analysis

@@ -18,6 +18,8 @@ struct BoostOptions {
   // they are rare, and their log-probabilities move a lot for nothing.
   double min_logprob = -9;
   std::vector<int64_t> tokens;  // only these may move; empty: all
+  // Also what the means are made of, for totals over more prompts.
+  bool sums = false;
 };
 
 // [sets, top] each, the largest first: the mean over the prompts of
@@ -26,6 +28,9 @@ struct BoostOptions {
 // and FLOAT32. Of equal ones the lowest token comes first.
 struct BoostTable {
   storage::Array boosted_tokens, boost, deboosted_tokens, deboost;
+  // With options.sums, FLOAT64 [1 + sets, d_vocab]: over the prompts, of the
+  // log-probabilities as they are, then under each set.
+  storage::Array sums;
 };
 
 // records: of RunAnalysis with `distribution`, one per prompt. The

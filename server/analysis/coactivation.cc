@@ -14,9 +14,6 @@ namespace {
 
 static_assert(Accumulator<Coactivation>);
 
-// Tokens whose products a float32 adds up before they go to the total.
-constexpr int64_t kScratchTokens = 512;
-
 struct SavedOptions {
   int64_t latents, products;
 
@@ -41,7 +38,7 @@ Coactivation::Coactivation(const CoactivationOptions& options)
 double Coactivation::Bytes(const CoactivationOptions& options) {
   const double latents = static_cast<double>(options.latents);
   return latents * (latents - 1) / 2 *
-             (sizeof(uint32_t) + (options.products ? sizeof(float) : 0)) +
+             (sizeof(uint32_t) + (options.products ? sizeof(double) : 0)) +
          latents * 3 * sizeof(double) +
          static_cast<double>(kBlockEntries) *
              (sizeof(LatentEntry) + sizeof(TokenBlock::Place));
@@ -72,11 +69,11 @@ absl::Status Coactivation::Add(const SparseView& rows) {
 void Coactivation::AddPairsOf(int64_t latent,
                               const TokenBlock::ByLatent& turned,
                               std::vector<uint32_t>* counts,
-                              std::vector<float>* sums) {
+                              std::vector<double>* sums) {
   const int64_t columns = options_.latents - latent - 1;
   const int64_t first = turned.begins[latent], last = turned.begins[latent + 1];
   uint32_t* const both = both_.data() + RowBegin(latent);
-  float* const products =
+  double* const products =
       options_.products ? products_.data() + RowBegin(latent) : nullptr;
   int64_t touched = 0;
   for (int64_t p = first; p < last; ++p) {
@@ -87,7 +84,7 @@ void Coactivation::AddPairsOf(int64_t latent,
   // stays in the core's cache.
   const bool few = touched < columns / 8;
   uint32_t* const count_to = few ? both : counts->data();
-  float* const sum_to = few ? products : sums->data();
+  double* const sum_to = few ? products : sums->data();
   for (int64_t p = first; p < last; ++p) {
     const auto [token, index] = turned.places[p];
     const LatentEntry& own = block_.Entry(index);
@@ -95,19 +92,19 @@ void Coactivation::AddPairsOf(int64_t latent,
     for (const LatentEntry* other = &own + 1; other < end; ++other) {
       const int64_t j = other->latent - latent - 1;
       ++count_to[j];
-      if (products != nullptr) sum_to[j] += own.value * other->value;
+      if (products != nullptr) {
+        sum_to[j] += static_cast<double>(own.value) * other->value;
+      }
     }
-    if (few || (p + 1 < last && (p + 1 - first) % kScratchTokens != 0)) {
-      continue;
-    }
-    for (int64_t j = 0; j < columns; ++j) {
-      both[j] += (*counts)[j];
-      (*counts)[j] = 0;
-    }
-    for (int64_t j = 0; j < columns && products != nullptr; ++j) {
-      products[j] += (*sums)[j];
-      (*sums)[j] = 0;
-    }
+  }
+  if (few) return;
+  for (int64_t j = 0; j < columns; ++j) {
+    both[j] += (*counts)[j];
+    (*counts)[j] = 0;
+  }
+  for (int64_t j = 0; j < columns && products != nullptr; ++j) {
+    products[j] += (*sums)[j];
+    (*sums)[j] = 0;
   }
 }
 
@@ -117,7 +114,7 @@ void Coactivation::WorkOff() {
   // Low latents have more pairs than high ones: one of each at a time.
   at::parallel_for(0, (latents + 1) / 2, 8, [&](int64_t begin, int64_t end) {
     std::vector<uint32_t> counts(latents);
-    std::vector<float> sums(latents);
+    std::vector<double> sums(latents);
     for (int64_t i = begin; i < end; ++i) {
       AddPairsOf(i, turned, &counts, &sums);
       const int64_t opposite = latents - 1 - i;
@@ -171,11 +168,20 @@ absl::Status Coactivation::Restore(storage::StateReader* state) {
   RETURN_IF_ERROR(RestoreVector(state, &squares_));
   RETURN_IF_ERROR(RestoreVector(state, &both_));
   RETURN_IF_ERROR(RestoreVector(state, &products_));
+  RETURN_IF_ERROR(CheckCounts(counts_, tokens_));
+  for (const auto* sums : {&sums_, &squares_, &products_}) {
+    RETURN_IF_ERROR(CheckSums(*sums));
+  }
   RETURN_IF_ERROR(block_.Restore(state));
   return AtEnd(*state);
 }
 
 PairNumbers Coactivation::Of(int64_t a, int64_t b) const {
+  if (a == b) {
+    return {tokens_,     counts_[a],  counts_[a],
+            counts_[a],  sums_[a],    sums_[a],
+            squares_[a], squares_[a], options_.products ? squares_[a] : 0.0};
+  }
   const int64_t low = std::min(a, b), high = std::max(a, b);
   const int64_t pair = RowBegin(low) + high - low - 1;
   return {tokens_,     counts_[a],  counts_[b],

@@ -30,15 +30,15 @@ struct Partner {
 
 // Which latents of a dictionary are active together: for each pair the number
 // of tokens at which both are, and the sum of their activations' products, of
-// all pairs, exactly. 4 bytes a pair, 8 with products: Bytes(options), which
+// all pairs, exactly. 4 bytes a pair, 12 with products: Bytes(options), which
 // is what decides whether it fits; PairSample is for dictionaries where it does
 // not.
 //
-// An Accumulator. Products are added up in float32 within 512 tokens of a
-// latent, and those in float32; counts have the same bits in whatever order.
+// An Accumulator. Products are added up in float64, so that a long corpus loses
+// nothing of its sums; counts have the same bits in whatever order.
 class Coactivation {
  public:
-  static constexpr uint32_t kVersion = 1;
+  static constexpr uint32_t kVersion = 2;
   static constexpr int64_t kBlockEntries = int64_t{1} << 21;
   // A count is 32 bits wide: Add refuses more tokens than it can hold.
   static constexpr int64_t kMaxTokens = (int64_t{1} << 32) - 1;
@@ -52,7 +52,7 @@ class Coactivation {
 
   // Body: i64 latents, products, tokens; i64 counts[latents], f64
   // sums[latents], f64 squares[latents]; u32 both[pairs] and, with products,
-  // f32 products[pairs], pairs (a, b) with a < b by a, then b; the block of
+  // f64 products[pairs], pairs (a, b) with a < b by a, then b; the block of
   // tokens that waits.
   absl::Status Save(storage::StateWriter* state) const;
   absl::Status Restore(storage::StateReader* state);
@@ -62,8 +62,7 @@ class Coactivation {
 
   // What waits is worked off: call before the methods below.
   void Finish() { WorkOff(); }
-  // REQUIRES: finished. a != b: of a latent with itself nothing is kept that
-  // its own numbers do not tell. Without options.products `products` is 0.
+  // REQUIRES: finished. Without options.products `products` is 0.
   PairNumbers Of(int64_t a, int64_t b) const;
   // REQUIRES: finished. [latents]: the measure of (latent, other), 0 for
   // itself.
@@ -82,14 +81,14 @@ class Coactivation {
   }
   void WorkOff();
   void AddPairsOf(int64_t latent, const TokenBlock::ByLatent& turned,
-                  std::vector<uint32_t>* counts, std::vector<float>* sums);
+                  std::vector<uint32_t>* counts, std::vector<double>* sums);
 
   const CoactivationOptions options_;
   int64_t tokens_ = 0;
   std::vector<int64_t> counts_;         // [latents]
   std::vector<double> sums_, squares_;  // [latents]
   std::vector<uint32_t> both_;          // [pairs]
-  std::vector<float> products_;         // [pairs], or empty
+  std::vector<double> products_;        // [pairs], or empty
   TokenBlock block_;
 };
 

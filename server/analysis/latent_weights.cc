@@ -7,6 +7,7 @@
 
 #include "ATen/ATen.h"
 #include "server/analysis/latent_vectors.h"
+#include "server/analysis/logit_weights.h"
 #include "server/analysis/residual_writes.h"
 #include "server/analysis/tensor_io.h"
 #include "server/model/logit_directions.h"
@@ -109,6 +110,16 @@ struct Answering {
     }
     return Record(at::empty({0}, at::kInt), gram);
   }
+
+  absl::StatusOr<Records> operator()(const LogitWeightsQuery& query) const {
+    ASSIGN_OR_RETURN(const LogitWeights weights,
+                     LogitWeightsOf(dictionary, hook_out, *pass.model,
+                                    query.latents, query.options, pass.poll));
+    Records records = Record(weights.tokens, weights.values);
+    records[0].push_back(ToArray(weights.histogram, storage::DType::kInt64));
+    records[0].push_back(ToArray(weights.ends, storage::DType::kFloat32));
+    return records;
+  }
 };
 
 struct Hashing {
@@ -124,6 +135,14 @@ struct Hashing {
   }
   void operator()(const TokensQuery& query) const {
     hasher.AddInt(query.top).AddInt(query.bottom).AddInt(query.gain);
+    Add(query.latents);
+  }
+  void operator()(const LogitWeightsQuery& query) const {
+    const LogitWeightsOptions& options = query.options;
+    hasher.AddInt(options.top)
+        .AddInt(options.bottom)
+        .AddInt(options.bins)
+        .AddInt(options.gain);
     Add(query.latents);
   }
   void operator()(const LogitsQuery& query) const {
@@ -143,7 +162,8 @@ struct Hashing {
 
 bool NeedsModel(const LatentQuery& query) {
   return std::holds_alternative<TokensQuery>(query) ||
-         std::holds_alternative<LogitsQuery>(query);
+         std::holds_alternative<LogitsQuery>(query) ||
+         std::holds_alternative<LogitWeightsQuery>(query);
 }
 
 LatentWeightsAnalysis::LatentWeightsAnalysis(

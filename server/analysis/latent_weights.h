@@ -9,6 +9,7 @@
 
 #include "server/analysis/analysis.h"
 #include "server/analysis/latent_vectors.h"
+#include "server/analysis/logit_weights.h"
 #include "server/dictionary/dictionary.h"
 
 namespace cupola::analysis {
@@ -48,8 +49,15 @@ struct GramQuery {
   float threshold = 0;
 };
 
-using LatentQuery =
-    std::variant<NearestQuery, TokensQuery, LogitsQuery, GramQuery>;
+// What feature pages show of latents: the tokens of TokensQuery, and how the
+// logits of the whole vocabulary lie (see LogitWeights).
+struct LogitWeightsQuery {
+  std::vector<int64_t> latents;
+  LogitWeightsOptions options;
+};
+
+using LatentQuery = std::variant<NearestQuery, TokensQuery, LogitsQuery,
+                                 GramQuery, LogitWeightsQuery>;
 
 // Whether the query reads the model's weights beside the dictionary's.
 bool NeedsModel(const LatentQuery& query);
@@ -60,6 +68,8 @@ bool NeedsModel(const LatentQuery& query);
 // Record: indices INT32 [n, k] and values FLOAT32 [n, k]: of latents (nearest)
 // or tokens (the top ones, descending, then the bottom ones, ascending). For
 // logits and Gram indices is empty ([0]) and values [tokens, d_sae] or [n, n].
+// Of logit weights, indices and values as of tokens, then the histogram INT64
+// [n, bins] and the smallest and largest logit FLOAT32 [n, 2].
 class LatentWeightsAnalysis : public Analysis {
  public:
   LatentWeightsAnalysis(

@@ -4,9 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <numeric>
 #include <utility>
-#include <vector>
 
 #include "ATen/Parallel.h"
 #include "server/analysis/latent_vectors.h"
@@ -53,7 +51,8 @@ void PutHistogram(const float* row, int64_t n, int64_t bins, float* ends,
   ends[0] = *low;
   ends[1] = *high;
   const double span = double{*high} - double{*low};
-  const double per_unit = span > 0 && std::isfinite(span) ? static_cast<double>(bins) / span : 0;
+  const double per_unit =
+      span > 0 && std::isfinite(span) ? static_cast<double>(bins) / span : 0;
   for (int64_t i = 0; i < n; ++i) {
     const double bin = (double{row[i]} - double{*low}) * per_unit;
     if (!(bin >= 0)) continue;  // a NaN
@@ -63,13 +62,17 @@ void PutHistogram(const float* row, int64_t n, int64_t bins, float* ends,
 
 }  // namespace
 
+absl::Status CheckOptions(const LogitWeightsOptions& options, int64_t d_vocab) {
+  RETURN_IF_ERROR(CheckNumber("top", options.top, 0, d_vocab));
+  RETURN_IF_ERROR(CheckNumber("bottom", options.bottom, 0, d_vocab));
+  return CheckNumber("bins", options.bins, 1, kMaxBins);
+}
+
 absl::StatusOr<LogitWeights> SummarizeLogits(
     const at::Tensor& logits, const LogitWeightsOptions& options) {
   using Result = absl::StatusOr<LogitWeights>;
   const int64_t latents = logits.size(0), vocabulary = logits.size(1);
-  RETURN_IF_ERROR(CheckNumber("top", options.top, 0, vocabulary));
-  RETURN_IF_ERROR(CheckNumber("bottom", options.bottom, 0, vocabulary));
-  RETURN_IF_ERROR(CheckNumber("bins", options.bins, 1, kMaxBins));
+  RETURN_IF_ERROR(CheckOptions(options, vocabulary));
   return model::CatchTorch("summing up logits", [&]() -> Result {
     const int64_t both = options.top + options.bottom;
     // -1 where a NaN leaves nothing to name.
@@ -101,21 +104,21 @@ absl::StatusOr<LogitWeights> SummarizeLogits(
 
 absl::StatusOr<LogitWeights> LogitWeightsOf(
     const dictionary::Dictionary& dictionary, const model::HookPoint& hook_out,
-    const model::Model& model, int64_t first, int64_t count,
+    const model::Model& model, const std::vector<int64_t>& latents,
     const LogitWeightsOptions& options,
     const std::function<absl::Status()>& poll) {
   using Result = absl::StatusOr<LogitWeights>;
-  RETURN_IF_ERROR(CheckNumber("first", first, 0, dictionary.d_sae() - 1));
-  RETURN_IF_ERROR(CheckNumber("count", count, 1, dictionary.d_sae() - first));
   return model::CatchTorch("taking logit weights", [&]() -> Result {
     std::vector<LogitWeights> parts;
-    for (int64_t done = 0; done < count; done += kChunkLatents) {
+    for (auto begin = latents.begin(); begin != latents.end();) {
       if (poll) RETURN_IF_ERROR(poll());
-      std::vector<int64_t> latents(std::min(kChunkLatents, count - done));
-      std::iota(latents.begin(), latents.end(), first + done);
+      const auto end =
+          begin + std::min<int64_t>(kChunkLatents, latents.end() - begin);
+      const std::vector<int64_t> some(begin, end);
+      begin = end;
       const at::Tensor rows =
           ToResidual(model, hook_out,
-                     LatentVectors(dictionary, LatentSide::kDecoder, latents));
+                     LatentVectors(dictionary, LatentSide::kDecoder, some));
       const at::Tensor logits =
           model::ProjectToLogits(model, rows, options.gain);
       ASSIGN_OR_RETURN(LogitWeights part,

@@ -97,6 +97,7 @@ absl::Status PairSample::Restore(storage::StateReader* state) {
   RETURN_IF_ERROR(RestoreSame(state, options_.sample));
   RETURN_IF_ERROR(state->ReadValue(&tokens_));
   RETURN_IF_ERROR(RestoreVector(state, &counts_));
+  RETURN_IF_ERROR(CheckCounts(counts_, tokens_));
   RETURN_IF_ERROR(RestoreVector(state, &samples_));
   for (size_t i = 0; i < samples_.size(); ++i) {
     const Example& token = samples_[i];

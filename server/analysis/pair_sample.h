@@ -53,7 +53,7 @@ class PairSample {
   const PairSampleOptions& options() const { return options_; }
   int64_t tokens() const { return tokens_; }
   // Estimated `both`; exact counts of the two. Sums and products are 0: only
-  // the measures of counts can be taken. a != b.
+  // the measures of counts can be taken.
   PairNumbers Of(int64_t a, int64_t b) const;
 
   // For each latent asked about, the `m` partners with the largest measure

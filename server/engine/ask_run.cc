@@ -258,6 +258,7 @@ absl::StatusOr<Question> AskRun(const RunRequest& request,
   RETURN_IF_ERROR(
       AddLists(request, options, sources, limits, answers, &question));
   question.others = dictionaries.uses();
+  question.other_digests = dictionaries.FileDigests();
   question.identity =
       analysis::RunAnalysis::Identity(options, dictionaries.Digests());
   question.bind = [options](const BoundDictionaries& bound) {
@@ -295,6 +296,7 @@ RunAnswer AnswerRun(const Question& question, Answered answered) {
     answer.activations.push_back(
         {question.labels[i], question.shapes[i], std::move(values)});
   }
+  answer.dictionary_digests = question.other_digests;
   LabelRows(question, answer.prompt, answer.position);
   answer.provenance = ProvenanceOf(question, answered);
   return answer;

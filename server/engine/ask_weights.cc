@@ -158,6 +158,14 @@ struct Checking {
     return 2.0 * query.latents.size() * (query.top + query.bottom);
   }
 
+  absl::StatusOr<double> operator()(analysis::LogitWeightsQuery& query) const {
+    RETURN_IF_ERROR(CheckLatents(query.latents));
+    const analysis::LogitWeightsOptions& options = query.options;
+    RETURN_IF_ERROR(analysis::CheckOptions(options, config.d_vocab));
+    return 2.0 * query.latents.size() *
+           (options.top + options.bottom + options.bins + 1);
+  }
+
   absl::StatusOr<double> operator()(analysis::LogitsQuery& query) const {
     if (query.tokens.empty()) {
       return absl::InvalidArgumentError("tokens is empty: give at least one");
@@ -255,8 +263,14 @@ absl::StatusOr<Question> AskLatentWeights(const LatentWeightsRequest& request,
 LatentWeightsAnswer AnswerLatentWeights(const Question& question,
                                         Answered answered) {
   LatentWeightsAnswer answer;
-  answer.indices = (*answered.records.front())[0];
-  answer.values = (*answered.records.front())[1];
+  const std::vector<Array>& record = *answered.records.front();
+  answer.indices = record[0];
+  answer.values = record[1];
+  const bool summed_up = record.size() > 2;
+  answer.histogram =
+      summed_up ? record[2] : Array{storage::DType::kInt64, {0}, {}};
+  answer.ends =
+      summed_up ? record[3] : Array{storage::DType::kFloat32, {0}, {}};
   answer.provenance = ProvenanceOf(question, answered);
   return answer;
 }

@@ -12,6 +12,7 @@
 #include "server/engine/accumulate_jacobian.h"
 #include "server/engine/attribution_requests.h"
 #include "server/engine/catalog_types.h"
+#include "server/engine/coactivation_job.h"
 #include "server/engine/datasets.h"
 #include "server/engine/direction_requests.h"
 #include "server/engine/feature_statistics_job.h"
@@ -121,13 +122,15 @@ class Engine {
   void ReadDataset(ReadDatasetRequest, RequestContext, Done<ReadDatasetAnswer>);
 
   // Submit jobs (accumulate_jacobian.h, feature_statistics_job.h,
-  // match_features_job.h); done when they are on the disk.
+  // match_features_job.h, coactivation_job.h); done when they are on the disk.
   void AccumulateJacobian(AccumulateJacobianRequest, JobOptions, RequestContext,
                           Done<JobInfo>);
   void ComputeFeatureStatistics(FeatureStatisticsRequest, JobOptions,
                                 RequestContext, Done<JobInfo>);
   void MatchFeatures(MatchFeaturesRequest, JobOptions, RequestContext,
                      Done<JobInfo>);
+  void CountCoactivation(CoactivationRequest, JobOptions, RequestContext,
+                         Done<JobInfo>);
   // See Jobs::Merge.
   void MergeShards(std::vector<ReceivedShard>, JobOptions, RequestContext,
                    Done<JobInfo>);
@@ -137,6 +140,8 @@ class Engine {
                               Done<FeatureStatisticsAnswer>);
   void QueryFeatureMatching(FeatureMatchingQuery, RequestContext,
                             Done<FeatureMatchingAnswer>);
+  void QueryCoactivation(CoactivationQuery, RequestContext,
+                         Done<CoactivationAnswer>);
   Jobs& jobs();
 
   // Catalog.

@@ -3,8 +3,11 @@
 
 #include "absl/synchronization/notification.h"
 #include "server/engine/accumulate_jacobian.h"
+#include "server/engine/ask_ablate.h"
 #include "server/engine/ask_features.h"
 #include "server/engine/ask_jacobian.h"
+#include "server/engine/ask_run.h"
+#include "server/engine/coactivation_job.h"
 #include "server/engine/engine_impl.h"
 #include "server/engine/feature_statistics_job.h"
 #include "server/engine/match_features_job.h"
@@ -55,6 +58,23 @@ JobHost Engine::Impl::MakeJobHost() {
       Analyse(request, context, std::move(done), AskFeatures, AnswerFeatures);
     });
   };
+  host.run = [this](const RunRequest& request, const RequestContext& context) {
+    return WaitFor<RunAnswer>([&](Done<RunAnswer> done) {
+      Analyse(request, context, std::move(done), AskRun, AnswerRun);
+    });
+  };
+  host.ablate = [this](const AblateRequest& request,
+                       const RequestContext& context) {
+    return WaitFor<AblateAnswer>([&](Done<AblateAnswer> done) {
+      Analyse(request, context, std::move(done), AskAblate, AnswerAblate);
+    });
+  };
+  host.attribute = [this](const AttributeRequest& request,
+                          const RequestContext& context) {
+    return WaitFor<AttributeAnswer>([&](Done<AttributeAnswer> done) {
+      Attribute(request, context, std::move(done));
+    });
+  };
   return host;
 }
 
@@ -75,6 +95,7 @@ void Engine::Impl::StartJobs() {
   add(kAccumulateJacobian, MakeAccumulation);
   add(kFeatureStatistics, MakeFeatureStatistics);
   add(kMatchFeatures, MakeMatchFeatures);
+  add(kCoactivation, MakeCoactivation);
   jobs_ = Jobs::Open(std::move(options));
 }
 
@@ -171,6 +192,19 @@ void Engine::QueryFeatureMatching(FeatureMatchingQuery request,
                          const Limits& limits) {
                     return AnswerFeatureMatching(work, query, limits, poll);
                   });
+}
+
+void Engine::CountCoactivation(CoactivationRequest request, JobOptions options,
+                               RequestContext context, Done<JobInfo> done) {
+  impl_->SubmitJob(std::move(request), std::move(options), context,
+                   std::move(done));
+}
+
+void Engine::QueryCoactivation(CoactivationQuery request,
+                               RequestContext context,
+                               Done<CoactivationAnswer> done) {
+  impl_->QueryJob(kCoactivation, std::move(request), context, std::move(done),
+                  AnswerCoactivation);
 }
 
 void Engine::MergeShards(std::vector<ReceivedShard> shards, JobOptions options,

@@ -4,8 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/engine/ask_features.h"
-#include "server/engine/job_prompts.h"
+#include "server/engine/feature_chunks.h"
 #include "server/model/json.h"
 #include "server/model/status_macros.h"
 
@@ -31,37 +30,19 @@ class StatisticsWork : public AccumulatingWork<FeatureStatistics> {
       : AccumulatingWork(std::move(job), host,
                          [options] { return FeatureStatistics(options); }),
         request_(std::move(request)),
-        ask_(host.features) {}
+        host_(host) {}
 
   absl::Status RunChunk(int64_t chunk, const RequestContext& context) override {
-    const std::vector<RowPiece> pieces = plan_->pieces(chunk);
-    FeaturesRequest request = request_;
-    request.prompts.emplace();
-    RETURN_IF_ERROR(
-        job_.rows.Ask(pieces, &*request.prompts, &request.positions));
-    std::vector<int64_t> row;
-    std::vector<int32_t> position;
-    for (size_t i = 0; i < pieces.size(); ++i) {
-      for (int64_t p : request.positions.lists[i]) {
-        row.push_back(job_.rows.first_row() + pieces[i].row);
-        position.push_back(static_cast<int32_t>(p));
-      }
-    }
-    ASSIGN_OR_RETURN(const FeaturesAnswer answer, ask_(request, context));
-    RETURN_IF_ERROR(job_.CheckSame(answer.provenance));
-    const SparseArrays& features = answer.features;
-    const analysis::SparseView view = analysis::ViewRows(
-        features.indptr, features.indices, features.values, features.columns);
-    if (view.rows != static_cast<int64_t>(row.size())) {
-      return absl::InternalError("a chunk's features are not those asked for");
-    }
-    totals().Add(view, {row.data(), position.data()});
+    ASSIGN_OR_RETURN(
+        const FeatureChunk features,
+        AskFeatureChunk(request_, job_, plan_->pieces(chunk), host_, context));
+    totals().Add(features.View(), features.Places());
     return absl::OkStatus();
   }
 
  private:
   const FeaturesRequest request_;  // without prompts
-  const decltype(JobHost::features) ask_;
+  const JobHost host_;
 };
 
 absl::Status CheckSize(const FeatureStatisticsOptions& options) {
@@ -90,15 +71,10 @@ absl::StatusOr<JobSpecification> Specify(
   FeaturesRequest features;
   features.dictionary = request.dictionary;
   features.processing = request.processing;
-  const auto ask = [&](const Prompts& prompts, const Positions& positions) {
-    FeaturesRequest some = features;
-    some.prompts = prompts;
-    some.positions = positions;
-    return AskFeatures(some, sources, host.limits);
-  };
-  ASSIGN_OR_RETURN(const ResolvedRows resolved,
-                   ResolveRows(request.prompts, request.rows, request.positions,
-                               sources, host, context, ask));
+  ASSIGN_OR_RETURN(
+      const ResolvedRows resolved,
+      ResolveFeatureRows(features, request.prompts, request.rows,
+                         request.positions, sources, host, context));
   const Json json = {
       {"dictionary", request.dictionary},
       {"folded", resolved.processing == model::Processing::kFolded},
@@ -142,10 +118,8 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeFeatureStatistics(
     return absl::FailedPreconditionError(
         "the job's dictionary has another size now");
   }
-  FeaturesRequest one = request;
-  one.prompts = OneToken();
   ASSIGN_OR_RETURN(const Question question,
-                   AskFeatures(one, sources, host.limits));
+                   AskOneToken(request, sources, host.limits));
   Identify(kFeatureStatistics, specification, {question}, &job);
   return std::make_unique<StatisticsWork>(std::move(request), options,
                                           std::move(job), host);

@@ -10,12 +10,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/analysis/accumulator.h"
+#include "server/engine/attribution_requests.h"
 #include "server/engine/datasets.h"
 #include "server/engine/jacobian_requests.h"
 #include "server/engine/job_rows.h"
 #include "server/engine/job_work.h"
 #include "server/engine/jobs.h"
 #include "server/engine/question.h"
+#include "server/engine/run_requests.h"
 #include "server/engine/token_job.h"
 
 // What kinds of jobs are made of. A kind is one file pair (accumulate_jacobian,
@@ -47,6 +49,15 @@ struct JobHost {
   std::function<absl::StatusOr<FeaturesAnswer>(const FeaturesRequest&,
                                                const RequestContext&)>
       features;
+  std::function<absl::StatusOr<RunAnswer>(const RunRequest&,
+                                          const RequestContext&)>
+      run;
+  std::function<absl::StatusOr<AblateAnswer>(const AblateRequest&,
+                                             const RequestContext&)>
+      ablate;
+  std::function<absl::StatusOr<AttributeAnswer>(const AttributeRequest&,
+                                                const RequestContext&)>
+      attribute;
 };
 
 // Work that goes over rows and keeps one accumulator. A kind adds RunChunk.

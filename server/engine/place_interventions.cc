@@ -167,6 +167,14 @@ std::vector<storage::Digest> NamedDictionaries::Digests() const {
   return digests;
 }
 
+std::vector<storage::Digest> NamedDictionaries::FileDigests() const {
+  std::vector<storage::Digest> digests;
+  for (const std::string& name : names_) {
+    digests.push_back(sources_.others.at(name).dictionary->digest());
+  }
+  return digests;
+}
+
 absl::StatusOr<Intervention> MakeIntervention(
     const InterventionRequest& request, const std::string& field,
     model::Processing processing, const Sources& sources,

@@ -26,8 +26,9 @@ class NamedDictionaries {
   const dictionary::Manifest& manifest(int index) const;
   dictionary::Half half(int index) const { return uses_[index].half; }
   const std::vector<DictionaryUse>& uses() const { return uses_; }
-  // Of files and halves.
+  // Of files and halves; and of files alone.
   std::vector<storage::Digest> Digests() const;
+  std::vector<storage::Digest> FileDigests() const;
 
  private:
   const Sources& sources_;

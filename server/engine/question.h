@@ -48,8 +48,10 @@ struct Question {
   std::string dictionary;  // entry name; empty: none
   dictionary::Half half = dictionary::Half::kIn;
   int64_t d_sae = 0;  // of the dictionary
-  // Dictionaries of a question that takes any number of them.
+  // Dictionaries of a question that takes any number of them, and, of a run,
+  // their files' digests.
   std::vector<DictionaryUse> others;
+  std::vector<storage::Digest> other_digests;
   // What a record's arrays are, where the request chose them: hook names, and
   // the d_sae of dictionaries.
   std::vector<std::string> labels;

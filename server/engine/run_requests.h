@@ -63,6 +63,9 @@ struct RunAnswer {
   std::vector<Values> activations;
   std::optional<analysis::BoostTable> boosts;
   Array prompt, position;  // INT32 [rows]
+  // Of the dictionaries that sets and readers name, each once, in the order in
+  // which they are first named.
+  std::vector<storage::Digest> dictionary_digests;
   Provenance provenance;
 };
 

@@ -30,6 +30,25 @@ absl::Status TokenJob::CheckSame(const Provenance& answer, size_t which) const {
                    " are others than when the job began"));
 }
 
+absl::Status TokenJob::CheckSame(const RunAnswer& answer, size_t which) const {
+  RETURN_IF_ERROR(CheckModel(answer.provenance.model_digest));
+  for (const storage::Digest& digest : answer.dictionary_digests) {
+    if (digest != weights.at(which++).dictionary) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the weights of ", provenance.dictionaries.at(which - 1).first,
+          " are others than when the job began"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TokenJob::CheckModel(const storage::Digest& digest) const {
+  if (digest == provenance.model_digest) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the weights of ", provenance.model,
+                   " are others than when the job began"));
+}
+
 std::string WriteSpecification(int version, Json options, int64_t chunk_tokens,
                                const JobRows& rows) {
   options["version"] = version;

@@ -11,6 +11,7 @@
 #include "server/engine/job_info.h"
 #include "server/engine/job_rows.h"
 #include "server/engine/question.h"
+#include "server/engine/run_requests.h"
 #include "server/model/json.h"
 
 // What every job over tokens has in its specification, a JSON text, whatever it
@@ -46,6 +47,10 @@ struct TokenJob {
   // Whether the answer of dictionary `which` is of these weights, and not of
   // others that have come by its name since: FAILED_PRECONDITION.
   absl::Status CheckSame(const Provenance& answer, size_t which = 0) const;
+  // The same of a run that names the dictionaries `which`, `which` + 1, ... in
+  // this order, and of what asks the model alone.
+  absl::Status CheckSame(const RunAnswer& answer, size_t which = 0) const;
+  absl::Status CheckModel(const storage::Digest& digest) const;
 };
 
 // The text of a job's specification. `options`: an object, the kind's own.

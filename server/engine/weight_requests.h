@@ -34,6 +34,7 @@ struct LatentWeightsRequest {
 };
 struct LatentWeightsAnswer {
   Array indices, values;
+  Array histogram, ends;  // of logit weights; else [0]
   Provenance provenance;
 };
 

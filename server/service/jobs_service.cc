@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/service/chunked_writer.h"
+#include "server/service/coactivation_conversion.h"
 #include "server/service/feature_statistics_conversion.h"
 #include "server/service/job_watch.h"
 #include "server/service/jobs_conversion.h"
@@ -117,6 +118,21 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::GetFeatureMatching(
   return QueryJob<v1::GetFeatureMatchingRequest, engine::FeatureMatchingAnswer>(
       environment_, "GetFeatureMatching", context, request,
       &engine::Engine::QueryFeatureMatching);
+}
+
+grpc::ServerUnaryReactor* JobsService::CountCoactivation(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  return SubmitJob<v1::CoactivationRequest>(
+      environment_, "CountCoactivation", context, request, response,
+      &engine::Engine::CountCoactivation);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::GetCoactivation(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return QueryJob<v1::GetCoactivationRequest, engine::CoactivationAnswer>(
+      environment_, "GetCoactivation", context, request,
+      &engine::Engine::QueryCoactivation);
 }
 
 grpc::ServerUnaryReactor* JobsService::List(

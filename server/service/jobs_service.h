@@ -12,11 +12,14 @@ namespace cupola::service {
 // The methods of cupola.v1.Jobs with raw messages (see wire.h).
 using RawMatching = v1::Jobs::WithRawCallbackMethod_MatchFeatures<
     v1::Jobs::WithRawCallbackMethod_GetFeatureMatching<v1::Jobs::Service>>;
+using RawCoactivation = v1::Jobs::WithRawCallbackMethod_CountCoactivation<
+    v1::Jobs::WithRawCallbackMethod_GetCoactivation<RawMatching>>;
 using RawStatisticsAndShards =
     v1::Jobs::WithRawCallbackMethod_ComputeFeatureStatistics<
         v1::Jobs::WithRawCallbackMethod_GetFeatureStatistics<
             v1::Jobs::WithRawCallbackMethod_ExportShard<
-                v1::Jobs::WithRawCallbackMethod_MergeShards<RawMatching>>>>;
+                v1::Jobs::WithRawCallbackMethod_MergeShards<
+                    RawCoactivation>>>>;
 using RawJobs = v1::Jobs::WithRawCallbackMethod_AccumulateJacobian<
     v1::Jobs::WithRawCallbackMethod_List<v1::Jobs::WithRawCallbackMethod_Get<
         v1::Jobs::WithRawCallbackMethod_Watch<
@@ -47,6 +50,12 @@ class JobsService final : public RawJobs {
                                           const grpc::ByteBuffer* request,
                                           grpc::ByteBuffer* response) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* GetFeatureMatching(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* CountCoactivation(
+      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+      grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetCoactivation(
       grpc::CallbackServerContext* context,
       const grpc::ByteBuffer* request) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* ExportShard(

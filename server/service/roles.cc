@@ -19,7 +19,8 @@ constexpr std::array kRead = {
     "AccumulateJacobian", "ListJobs", "GetJob", "WatchJob", "CancelJob",
     "ResumeJob", "GetJacobianTotals",
     "ComputeFeatureStatistics", "GetFeatureStatistics", "MatchFeatures",
-    "GetFeatureMatching", "ExportShard",
+    "GetFeatureMatching", "CountCoactivation", "GetCoactivation",
+    "ExportShard",
     "MergeShards",
     // Datasets
     "UploadDataset", "ListDatasets", "GetDataset", "TokenizeDataset",

@@ -76,12 +76,22 @@ absl::StatusOr<analysis::LatentQuery> ToQuery(Request* request) {
     }
     case Request::kGram:
       return ToQuery(request->gram());
+    case Request::kLogitWeights: {
+      const Request::LogitWeights& weights = request->logit_weights();
+      analysis::LogitWeightsQuery query;
+      query.latents = ToIndices(weights.latents());
+      query.options.top = weights.top();
+      query.options.bottom = weights.bottom();
+      if (weights.bins() != 0) query.options.bins = weights.bins();
+      query.options.gain = !weights.without_gain();
+      return query;
+    }
     case Request::QUESTION_NOT_SET:
       break;
   }
   return InvalidArgumentError(
-      "the request has no question; accepted: nearest, tokens, logits or "
-      "gram");
+      "the request has no question; accepted: nearest, tokens, logits, gram or "
+      "logit_weights");
 }
 
 }  // namespace
@@ -140,6 +150,8 @@ StreamedAnswer<v1::LatentWeightsResponse> ToProto(
   TensorCollector tensors;
   tensors.Add(std::move(answer.indices), header->mutable_indices());
   tensors.Add(std::move(answer.values), header->mutable_values());
+  tensors.Add(std::move(answer.histogram), header->mutable_histogram());
+  tensors.Add(std::move(answer.ends), header->mutable_ends());
   return Finish(std::move(streamed), &tensors, answer.provenance,
                 total_seconds);
 }

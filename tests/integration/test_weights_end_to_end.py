@@ -133,6 +133,41 @@ def test_latents_through_the_unembedding(zoo, client, family, processing):
         assert table["token"].map(type).eq(str).all()
 
 
+@both_processings
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_logit_weights(zoo, client, family, processing):
+    sae, rows, lens = residual_rows(zoo, client, family, processing)
+    directions = seen(lens, rows)
+    if processing == "raw":
+        directions = directions * lens.ln_final.w
+    logits = (directions @ lens.W_U).numpy()
+    asked = [8, 0, 199, 8]
+    mine = sae.logit_weights(asked, top=4, bottom=2, bins=7)
+    assert (len(mine), mine.tokens.shape, mine.histogram.shape) == (4, (4, 6), (4, 7))
+    order = np.argsort(-logits[asked], axis=1)
+    wanted = np.concatenate([order[:, :4], order[:, :-3:-1]], axis=1)
+    np.testing.assert_array_equal(mine.tokens, wanted)
+    close(mine.values, np.take_along_axis(logits[asked], wanted, 1))
+    close(mine.ends, np.stack([logits[asked].min(1), logits[asked].max(1)], 1))
+    slack = TOLERANCE * np.abs(logits[asked]).max()
+    for row, edges, counts in zip(logits[asked], mine.edges(), mine.histogram):
+        assert counts.sum() == len(row)
+        expected, _ = np.histogram(row, bins=7)
+        near = (np.abs(row[:, None] - edges[None, 1:-1]) < slack).sum()
+        assert np.abs(counts - expected).sum() <= 2 * near
+    table = mine.to_dataframe()
+    assert table["rank"].tolist()[:6] == [0, 1, 2, 3, -1, -2]
+    assert table["token_id"].tolist() == wanted.reshape(-1).tolist()
+    assert table["token"].map(type).eq(str).all()
+    again = sae.logit_weights(asked, top=4, bottom=2, bins=7)
+    assert again.provenance.from_cache
+    np.testing.assert_array_equal(again.values, mine.values)
+    everyone = sae.logit_weights(top=1)
+    assert len(everyone) == len(rows) and everyone.tokens.shape == (len(rows), 2)
+    np.testing.assert_array_equal(everyone.tokens[:, 0], logits.argmax(1))
+    close(sae.logit_weights(0, top=1).values, everyone.values[:1])
+
+
 @pytest.fixture(scope="module")
 def placed(zoo, tmp_path_factory):
     """A server with dictionaries on the points of gpt2's layer 1."""
@@ -258,6 +293,12 @@ def test_questions_that_contradict_are_refused(zoo, client):
         (lambda m, s: s.weights.nearest([1], side="left"), ["side", "left"]),
         (lambda m, s: s.weights.tokens([1], top=301), ["top", "301", "300"]),
         (lambda m, s: s.weights.tokens([500]), ["latents", "500"]),
+        (lambda m, s: s.logit_weights([1], top=301), ["top", "301", "300"]),
+        (lambda m, s: s.logit_weights([1], bottom=301), ["bottom", "301", "300"]),
+        (lambda m, s: s.logit_weights([1], bins=10001), ["bins", "10001", "10000"]),
+        (lambda m, s: s.logit_weights([1], bins=0), ["bins", "at least 1"]),
+        (lambda m, s: s.logit_weights([203]), ["latents", "203", "202"]),
+        (lambda m, s: s.logit_weights([]), ["latents", "empty"]),
         (lambda m, s: s.weights.logits([300]), ["tokens", "300", "299"]),
         (lambda m, s: s.weights.logits([3, 4], [5]), ["incorrect", "1", "2"]),
         (lambda m, s: s.weights.gram([1], threshold=-1), ["threshold", "-1"]),

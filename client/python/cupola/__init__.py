@@ -10,6 +10,7 @@ with cupola.connect("localhost:7070") as client:
 from .ablation import Ablation
 from .attribution import Attribution, LogitLens
 from .client import Client, connect
+from .coactivation import Coactivation
 from .dashboards import Exported
 from .datasets import (
     Dataset,
@@ -72,6 +73,7 @@ from .jacobian import Jacobian
 from .jacobian_totals import JacobianTotals
 from .job_info import JobInfo, JobProvenance
 from .jobs import Job
+from .logit_weights import LogitWeights
 from .matching import FeatureMatching, Matched
 from .means import MeanActivation, StoredMean
 from .model import Model
@@ -100,6 +102,7 @@ __all__ = [
     "CacheStatistics",
     "Cancelled",
     "Client",
+    "Coactivation",
     "CupolaError",
     "DataLoss",
     "Dataset",
@@ -124,6 +127,7 @@ __all__ = [
     "Internal",
     "InvalidArgument",
     "LogitLens",
+    "LogitWeights",
     "Mean",
     "MeanActivation",
     "Measurement",

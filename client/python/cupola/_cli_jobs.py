@@ -96,7 +96,8 @@ def delete(client: Client, id: IdArgument) -> Shown:
 def run(
     client: Client,
     kind: Annotated[
-        str, typer.Argument(help="feature_statistics or accumulate_jacobian.")
+        str,
+        typer.Argument(help="feature_statistics, accumulate_jacobian, ..."),
     ],
     dictionary: Annotated[str, typer.Argument(help="A dictionary, or a pair.")],
     dataset: Annotated[str, typer.Option(help="The corpus.")],

@@ -170,8 +170,8 @@ class Client(CatalogCalls):
     ) -> Job:
         """Submits a job of this kind: "feature_statistics" of a dictionary
         (Dictionary.statistics), "match_features" (Dictionary.match, with
-        `others=`) or "accumulate_jacobian" of a pair (Pair.accumulate), with
-        their arguments. `rows`: prompts, or rows of a dataset (Dataset.select).
+        `others=`), "coactivation" (Dictionary.coactivation) or
+        "accumulate_jacobian" of a pair (Pair.accumulate), with their arguments. `rows`: prompts, or rows of a dataset (Dataset.select).
 
         Of every kind: `name=`, which no other job of the server has;
         `shard=(i, n)`, the i-th of n parts, from 0, whose states merge_shards
@@ -182,11 +182,13 @@ class Client(CatalogCalls):
         if kind == "match_features":
             others = options.pop("others", [])
             return self.dictionary(dictionary).match(others, rows, **options)
+        if kind == "coactivation":
+            return self.dictionary(dictionary).coactivation(rows, **options)
         if kind == "accumulate_jacobian":
             return self.pair(dictionary).accumulate(rows, **options)
         raise InvalidArgument(
-            "kind: expected 'feature_statistics', 'match_features' or "
-            f"'accumulate_jacobian', got {kind!r}"
+            "kind: expected 'feature_statistics', 'match_features', "
+            f"'coactivation' or 'accumulate_jacobian', got {kind!r}"
         )
 
     def merge_shards(

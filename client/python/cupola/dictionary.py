@@ -14,6 +14,7 @@ from . import (
     _export_dictionary,
     _requests,
     _tensors,
+    coactivation,
     feature_statistics,
     matching,
 )
@@ -25,6 +26,7 @@ from .errors import InvalidArgument
 from .features import Features
 from .info import DictionaryInfo
 from .jobs import Job
+from .logit_weights import LogitWeights, logit_weights
 from .quality import Quality, quality
 from .readings import decode, features, reconstruct
 from .results import Reconstruction
@@ -128,6 +130,59 @@ class Dictionary:
             prepend_bos,
             chunk_tokens,
             options,
+        )
+
+    def coactivation(
+        self,
+        prompts: Union[Prompts, DatasetRows],
+        positions: Positions = None,
+        *,
+        sample: Optional[int] = None,
+        products: bool = True,
+        prepend_bos: Optional[bool] = None,
+        chunk_tokens: Optional[int] = None,
+        **options: Any,
+    ) -> Job:
+        """Submits a job: which latents are active together on `prompts`, or on
+        rows of a dataset (`Dataset.select`). The result is a Coactivation.
+
+        `sample` 0 counts all pairs exactly, which takes 4 bytes a pair and 12
+        with `products` of activations (for Pearson's correlation and the
+        cosine); above 0 so many tokens of each latent are kept, from which
+        pairs are estimated. None: exactly where that fits, else a sample of
+        256. `name=`, `shard=(i, n)` and `keep=`: see Client.submit."""
+        return coactivation.submit(
+            self,
+            prompts,
+            positions,
+            sample,
+            products,
+            prepend_bos,
+            chunk_tokens,
+            options,
+        )
+
+    def logit_weights(
+        self,
+        latents: Indices = None,
+        top: int = 10,
+        bottom: Optional[int] = None,
+        bins: int = 50,
+        *,
+        gain: bool = True,
+    ) -> LogitWeights:
+        """What latents (None: all) do to the logits directly, through
+        W_dec (W_out) W_U: the `top` tokens that each raises most, the `bottom`
+        ones (None: as many) that it lowers most, and a histogram of all logits
+        in `bins` equal bins. `gain` False leaves the final norm's gain out in
+        raw processing."""
+        return logit_weights(
+            self,
+            latents,
+            top,
+            top if bottom is None else bottom,
+            bins,
+            gain,
         )
 
     def features(

@@ -100,9 +100,9 @@ class Job:
         return self.info
 
     def result(self) -> Any:
-        """What a job that has ended computed: JacobianTotals,
-        FeatureStatistics or FeatureMatching; waits for it first. Of a job that
-        was cancelled or failed, what it got to."""
+        """What a job that has ended computed: FeatureStatistics,
+        FeatureMatching, Coactivation or JacobianTotals, as its kind is; waits
+        for it first. Of a job that was cancelled or failed, what it got to."""
         if not self.info.ended and not self.refresh().ended:
             self.wait()
         if self.info.kind == "feature_statistics":
@@ -113,6 +113,10 @@ class Job:
             from .matching import FeatureMatching
 
             return FeatureMatching(self._client, self.id)
+        if self.info.kind == "coactivation":
+            from .coactivation import Coactivation
+
+            return Coactivation(self._client, self.id)
         from .jacobian_totals import JacobianTotals
 
         return JacobianTotals(self._client, self.id)
