@@ -169,19 +169,20 @@ print("step 0 as published counts:", np.round(published, 3).tolist())
 edges = np.linspace(0, 1, 21)
 shares = np.stack(
     [
-        np.histogram(1 - one.distances[~np.isnan(one.distances)], edges)[0]
+        np.histogram(np.clip(1 - one.distances[live], 0, 1), edges)[0]
         / max(one.counted, 1)
         for one in matched
+        for live in [~np.isnan(one.distances)]
     ],
     axis=1,
 )
 figure = graph.Figure(
     graph.Heatmap(
-        z=shares,
+        z=shares[::-1],
         x=names,
-        y=[f"{low:.2f}" for low in edges[:-1]],
+        y=[f"{low:.2f}" for low in edges[-2::-1]],
         zmin=0,
-        zmax=float(shares.max()),
+        zmax=float(shares[:, :-1].max()),  # the last one is its own match
         colorscale="Blues",
         colorbar={"title": "share of features"},
     )
@@ -189,7 +190,7 @@ figure = graph.Figure(
 figure.update_layout(
     title="Cosine of the matched features",
     xaxis={"title": "training step", "type": "category"},
-    yaxis={"title": "cosine, from", "type": "category"},
+    yaxis={"title": "cosine, from", "type": "category", "autorange": "reversed"},
     width=620,
     height=560,
 )
