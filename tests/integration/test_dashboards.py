@@ -170,11 +170,14 @@ def acts(client, rows):
 
 
 @pytest.fixture(scope="module")
-def pages(job, tmp_path_factory):
+def pages(job, client, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     seen = []
+    selected = client.dataset("corpus").select("tiny", skip_positions=SKIP)
+    together = client.dictionary(SAE).coactivation(selected, sample=0).result()
     written = job.result().export(
         folder,
+        coactivation=together,
         intervals=INTERVALS,
         each=EACH,
         skip_positions=SKIP,
@@ -284,7 +287,39 @@ def test_logits(pages, client):
         scale = 5e-5 * np.abs(ordered).max() + 1e-5
         np.testing.assert_allclose(page["pos_values"], ordered[::-1][:10], atol=scale)
         np.testing.assert_allclose(page["neg_values"], ordered[:10], atol=scale)
+        counts, edges = np.histogram(ordered, bins=50)
+        heights = np.array(page["logits_hist_data_bar_heights"])
+        # A logit may lie on a border.
+        assert np.abs(np.cumsum(heights) - np.cumsum(counts)).max() <= 1
+        np.testing.assert_allclose(
+            page["logits_hist_data_bar_values"],
+            (edges[1:] + edges[:-1]) / 2,
+            atol=scale,
+        )
         assert len(page["pos_str"]) == len(page["neg_str"]) == 10
+
+
+def test_correlated_latents(pages, acts, rows):
+    looked_at = np.concatenate([part[SKIP:] for part in acts])
+    lengths = np.linalg.norm(looked_at, axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pearson = np.corrcoef(looked_at.T)
+        cosine = looked_at.T @ looked_at / np.outer(lengths, lengths)
+    several = 0
+    for latent, page in pages[1].items():
+        partners = page["correlated_features_indices"]
+        both = ((looked_at > 0) & (looked_at[:, [latent]] > 0)).any(axis=0)
+        both[latent] = False
+        assert len(partners) == min(3, both.sum())
+        assert both[partners].all()
+        best = np.sort(pearson[latent][both])[::-1][: len(partners)]
+        told = page["correlated_features_pearson"]
+        np.testing.assert_allclose(told, best, atol=1e-4)
+        np.testing.assert_allclose(told, pearson[latent, partners], atol=1e-4)
+        told = page["correlated_features_l1"]
+        np.testing.assert_allclose(told, cosine[latent, partners], atol=1e-4)
+        several += len(partners) == 3
+    assert several > 20
 
 
 def test_a_job_over_prompts(client, rows, tmp_path, acts):
@@ -308,14 +343,16 @@ def test_a_job_over_prompts(client, rows, tmp_path, acts):
     job.delete()
 
 
-def test_bad_input(job, rows, tmp_path):
+def test_bad_input(job, client, rows, tmp_path):
     statistics = job.result()
+    sampled = client.dictionary(SAE).coactivation(rows, sample=4).result()
     for options, said in [
         (dict(latents=[40]), "latents: 40; the dictionary has 40"),
         (dict(latents=[-1]), "latents"),
         (dict(latents_per_file=0), "latents_per_file: expected at least 1, got 0"),
         (dict(logits=0), "logits: expected at least 1, got 0"),
         (dict(prompts=rows), "the job went over the dataset corpus"),
+        (dict(coactivation=sampled), "a sample of tokens has no correlations"),
     ]:
         with pytest.raises(cupola.InvalidArgument, match=said):
             statistics.export(tmp_path / "none", **options)

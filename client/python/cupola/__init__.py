@@ -168,6 +168,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Weights",
     "Zero",
     "connect",
     "import_dictionary",

@@ -11,6 +11,7 @@ import typer
 from ._cli_session import Shown, command, fail, numbers
 from ._progress import counted
 from .client import Client
+from .coactivation import Coactivation
 from .feature_statistics import FeatureStatistics
 
 app = typer.Typer()
@@ -34,6 +35,10 @@ def export(
     skip_positions: Annotated[
         int, typer.Option(min=0, help="As the job's rows were selected.")
     ] = 0,
+    coactivation: Annotated[
+        Optional[str],
+        typer.Option(help="A coactivation job's id: for correlated latents."),
+    ] = None,
     name: Annotated[
         Optional[str], typer.Option(help="For the dictionary, in the files.")
     ] = None,
@@ -65,6 +70,9 @@ def export(
     statistics = client.job(job).result()
     if not isinstance(statistics, FeatureStatistics):
         fail(f"{job} is no feature_statistics job", 2)
+    together = client.job(coactivation).result() if coactivation else None
+    if together is not None and not isinstance(together, Coactivation):
+        fail(f"--coactivation {coactivation} is no coactivation job", 2)
     chosen = numbers(latents, "--latents")
     with counted("writing") as advance:
         written = statistics.export(
@@ -72,6 +80,7 @@ def export(
             chosen,
             prompts=_token_ids(prompts),
             skip_positions=skip_positions,
+            coactivation=together,
             name=name,
             model_id=model_id,
             top=top,

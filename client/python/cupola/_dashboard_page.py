@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # SAEDashboard's.
-_BARS, _ALIGNED, _DECIMALS, _BIN_DECIMALS = 50, 3, 5, 3
+_BARS, ROWS, _DECIMALS, _BIN_DECIMALS = 50, 3, 5, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def rounded(values: Any, decimals: int = _DECIMALS) -> List[float]:
 
 def alignment(direction: NDArray[np.float32]) -> Dict[str, Any]:
     """The coordinates that a latent writes to most."""
-    best = np.argsort(-direction, kind="stable")[:_ALIGNED]
+    best = np.argsort(-direction, kind="stable")[:ROWS]
     length = max(float(np.abs(direction).sum()), 1e-30)
     return {
         "neuron_alignment_indices": best.tolist(),
@@ -85,15 +85,36 @@ def alignment(direction: NDArray[np.float32]) -> Dict[str, Any]:
 
 
 def logits(
-    words: Sequence[str], effects: Sequence[float], each: int
+    words: Sequence[str],
+    values: Sequence[float],
+    raised: int,
+    histogram: NDArray[np.int64],
+    edges: NDArray[np.float64],
 ) -> Dict[str, Any]:
-    """The tokens that a latent raises most and lowers most: `each` of both,
-    strongest promotion first and strongest suppression last."""
+    """The tokens that a latent raises most, `raised` of `words`, and those that
+    it lowers most, each the strongest first; and a histogram of all logits:
+    counts [bins] between edges [bins + 1]."""
     return {
-        "pos_str": list(words[:each]),
-        "pos_values": rounded(effects[:each]),
-        "neg_str": list(words[each:])[::-1],
-        "neg_values": rounded(list(effects[each:])[::-1]),
+        "pos_str": list(words[:raised]),
+        "pos_values": rounded(values[:raised]),
+        "neg_str": list(words[raised:]),
+        "neg_values": rounded(values[raised:]),
+        "logits_hist_data_bar_heights": rounded(histogram),
+        "logits_hist_data_bar_values": rounded((edges[1:] + edges[:-1]) / 2),
+    }
+
+
+def correlated(
+    partners: Sequence[int],
+    pearson: Sequence[float],
+    cosines: Sequence[float],
+) -> Dict[str, Any]:
+    """Other latents of the dictionary, the most correlated first. What is
+    called l1 there is the cosine."""
+    return {
+        "correlated_features_indices": [int(one) for one in partners],
+        "correlated_features_l1": rounded(cosines),
+        "correlated_features_pearson": rounded(pearson),
     }
 
 

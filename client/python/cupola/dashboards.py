@@ -40,6 +40,7 @@ from ._dashboard_rows import Rows, contexts, rows_of
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from .coactivation import Coactivation
     from .dictionary import Dictionary
     from .feature_statistics import FeatureStatistics
     from .job_info import JobProvenance
@@ -79,6 +80,7 @@ def export(
     latents: Optional[Sequence[int]],
     prompts: Optional[Sequence[Sequence[int]]],
     wanted: Wanted,
+    coactivation: Optional[Coactivation],
     name: Optional[str],
     model_id: Optional[str],
     latents_per_file: int,
@@ -101,6 +103,8 @@ def export(
     )
     if dictionary.info.digest != digest:
         raise InvalidArgument(f"{about} is not what it was when the job began")
+    if coactivation is not None:
+        _check_coactivation(coactivation, digest)
     table = statistics.to_dataframe()
     chosen = (
         np.flatnonzero(table["count"].to_numpy() > 0)
@@ -114,6 +118,7 @@ def export(
         rows_of(client, provenance, prompts),
         provenance.dataset or "",
         wanted,
+        coactivation,
     )
     header = {
         "model_id": model_id or provenance.model,
@@ -145,6 +150,18 @@ def export(
         },
     )
     return Exported(target, tuple(files), len(chosen), len(skipped))
+
+
+def _check_coactivation(coactivation: Coactivation, digest: str) -> None:
+    told = coactivation._client.job(coactivation.job).info.provenance
+    assert told is not None
+    if digest not in told.dictionaries.values():
+        raise InvalidArgument("coactivation: it is of another dictionary")
+    if not coactivation.exact:
+        raise InvalidArgument(
+            "coactivation: a sample of tokens has no correlations; submit it "
+            "with sample=0"
+        )
 
 
 def _chosen(latents: Sequence[int], d_sae: int) -> NDArray[np.int64]:
@@ -189,6 +206,7 @@ class _Writer:
     rows: Rows
     dataset: str
     wanted: Wanted
+    coactivation: Optional[Coactivation]
 
     def pages(self, latents: NDArray[np.int64]) -> Iterator[Dict[str, Any]]:
         """A page for each of `latents`, which ascend, in order."""
@@ -197,9 +215,11 @@ class _Writer:
         weights = self.dictionary.weights
         decoder = weights.decoder(latents.tolist())
         each = self.wanted.logits
-        words = weights.tokens(latents.tolist(), top=each, bottom=each)
-        texts = words["token"].to_numpy().reshape(len(latents), 2 * each)
-        effects = words["effect"].to_numpy().reshape(len(latents), 2 * each)
+        logits = self.dictionary.logit_weights(latents.tolist(), each)
+        edges = logits.edges()
+        words = logits.to_dataframe()["token"].to_numpy()
+        words = words.reshape(len(latents), 2 * each)
+        correlated = self._correlated(latents)
         for i, latent in enumerate(latents.tolist()):
             heights, middles = counts[i].bars()
             yield {
@@ -208,15 +228,17 @@ class _Writer:
                 "correlated_neurons_indices": [],
                 "correlated_neurons_l1": [],
                 "correlated_neurons_pearson": [],
-                "correlated_features_indices": [],
-                "correlated_features_l1": [],
-                "correlated_features_pearson": [],
-                **page.logits(texts[i].tolist(), effects[i].tolist(), each),
+                **correlated[i],
+                **page.logits(
+                    words[i].tolist(),
+                    logits.values[i].tolist(),
+                    each,
+                    logits.histogram[i],
+                    edges[i],
+                ),
                 "frac_nonzero": float(self.table["density"].iloc[latent]),
                 "freq_hist_data_bar_values": middles,
                 "freq_hist_data_bar_heights": heights,
-                "logits_hist_data_bar_heights": [],
-                "logits_hist_data_bar_values": [],
                 "n_prompts_total": self.rows.count,
                 "n_tokens_in_prompt": self.rows.longest,
                 "dataset": self.dataset,
@@ -230,6 +252,24 @@ class _Writer:
                     else []
                 ),
             }
+
+    def _correlated(self, latents: NDArray[np.int64]) -> List[Dict[str, Any]]:
+        if self.coactivation is None:
+            return [page.correlated([], [], [])] * len(latents)
+        found = self.coactivation.partners(
+            latents.tolist(), page.ROWS, "pearson"
+        )
+        told = []
+        for latent in latents.tolist():
+            mine = found[found["latent"] == latent]
+            partners = mine["partner"].tolist()
+            cosines = (
+                self.coactivation.between(latent, partners, "cosine")
+                if partners
+                else []
+            )
+            told.append(page.correlated(partners, mine["value"], cosines))
+        return told
 
     def _counts(self, latents: NDArray[np.int64]) -> List[page.Counts]:
         first, last = int(latents[0]), int(latents[-1])

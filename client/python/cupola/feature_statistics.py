@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas
 
     from .client import Client
+    from .coactivation import Coactivation
     from .dictionary import Dictionary
 
 _J = _protos.jobs
@@ -137,6 +138,7 @@ class FeatureStatistics:
         *,
         prompts: Optional[Sequence[Sequence[int]]] = None,
         skip_positions: int = 0,
+        coactivation: Optional[Coactivation] = None,
         name: Optional[str] = None,
         model_id: Optional[str] = None,
         top: int = 20,
@@ -157,7 +159,9 @@ class FeatureStatistics:
         Dataset.select. A page has `top` maximal examples, at most as many as
         the job was asked to keep, `each` of so many equal `intervals` up to the
         maximum, `logits` tokens that the latent raises and lowers most, and
-        with `vectors` the decoder's row. `name` and `model_id` stand in the
+        with `vectors` the decoder's row; and with `coactivation`, the result of
+        Dictionary.coactivation with all pairs, the three latents of the whole
+        dictionary that correlate most. `name` and `model_id` stand in the
         files for the dictionary's and the model's. `progress(done, all)` is
         called with every file."""
         wanted = dashboards.Wanted(
@@ -172,6 +176,7 @@ class FeatureStatistics:
             latents,
             prompts,
             wanted,
+            coactivation,
             name,
             model_id,
             latents_per_file,
