@@ -36,21 +36,10 @@ class Counts:
         """Activations above 0 in each interval between two limits, those of a
         bin spread evenly over it."""
         ends = np.minimum(np.append(self.edges, np.inf), self.most)
-        begins = np.concatenate([[0.0], ends[:-1]])
-        held = self.counts > 0
-        below = np.array(
-            [
-                np.sum(
-                    self.counts[held]
-                    * np.clip(
-                        (limit - begins[held])
-                        / np.maximum(ends[held] - begins[held], 1e-30),
-                        0.0,
-                        1.0,
-                    )
-                )
-                for limit in limits
-            ]
+        below = np.interp(
+            limits,
+            np.concatenate([[0.0], ends]),
+            np.concatenate([[0], np.cumsum(self.counts)]),
         )
         return np.diff(below)
 
@@ -61,16 +50,17 @@ class Counts:
         edges = np.linspace(0.0, self.most, _BARS + 1)
         return rounded(self.between(edges)), rounded(edges[:-1] + edges[1] / 2)
 
-    def share(self, low: float, high: float) -> float:
-        """Of all tokens: those with an activation from low to high."""
-        (count,) = self.between(np.array([low, high]))
-        if low == 0:
-            count += self.tokens - self.counts.sum()
-        return float(count / max(self.tokens, 1))
+    def shares(self, intervals: int) -> NDArray[np.float64]:
+        """Of all tokens, how many have an activation in each of so many equal
+        intervals from 0, which the first one includes, to the maximum."""
+        counts = self.between(np.linspace(0.0, self.most, intervals + 1))
+        counts[0] += self.tokens - self.counts.sum()
+        return counts / max(self.tokens, 1)
 
 
 def rounded(values: Any, decimals: int = _DECIMALS) -> List[float]:
-    return [round(float(value), decimals) for value in values]
+    told: List[float] = np.round(np.asarray(values, float), decimals).tolist()
+    return told
 
 
 def alignment(direction: NDArray[np.float32]) -> Dict[str, Any]:
@@ -126,9 +116,10 @@ def activations(
         examples,
         key=lambda one: -intervals if one.interval is None else -one.interval,
     )
+    bins = _bins(counts, intervals)
     return [
         {
-            **_bin(one.interval, counts, intervals),
+            **bins[one.interval],
             "tokens": one.tokens,
             "values": rounded(one.values),
             "qualifying_token_index": one.position,
@@ -137,19 +128,21 @@ def activations(
     ]
 
 
-def _bin(
-    interval: Optional[int], counts: Counts, intervals: int
-) -> Dict[str, float]:
-    if interval is None:
-        limits = -1.0, counts.most, -1.0
-    else:
-        low, high = (
-            counts.most * edge / intervals for edge in (interval, interval + 1)
-        )
-        limits = low, high, counts.share(low, high)
-    low, high, share = limits
+def _bins(
+    counts: Counts, intervals: int
+) -> Dict[Optional[int], Dict[str, float]]:
+    """What is said of the examples of each interval, and of maximal ones."""
+    edges = np.linspace(0.0, counts.most, intervals + 1)
+    shares = counts.shares(intervals)
+    limits: Dict[Optional[int], Tuple[float, float, float]] = {
+        i: (edges[i], edges[i + 1], shares[i]) for i in range(intervals)
+    }
+    limits[None] = -1.0, counts.most, -1.0
     return {
-        "bin_min": round(low, _BIN_DECIMALS),
-        "bin_max": round(high, _BIN_DECIMALS),
-        "bin_contains": round(share, _DECIMALS),
+        interval: {
+            "bin_min": round(float(low), _BIN_DECIMALS),
+            "bin_max": round(float(high), _BIN_DECIMALS),
+            "bin_contains": round(float(share), _DECIMALS),
+        }
+        for interval, (low, high, share) in limits.items()
     }

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 # Latents whose contexts are in memory together.
 _AT_ONCE = 1024
+# Latents whose partners' cosines are asked for together.
+_PAIRS = 128
 
 Progress = Callable[[int, int], None]
 
@@ -260,15 +262,28 @@ class _Writer:
             latents.tolist(), page.ROWS, "pearson"
         )
         told = []
-        for latent in latents.tolist():
-            mine = found[found["latent"] == latent]
-            partners = mine["partner"].tolist()
+        for begin in range(0, len(latents), _PAIRS):
+            some = latents[begin : begin + _PAIRS].tolist()
+            mine = found[found["latent"].isin(some)]
+            others = np.unique(mine["partner"])
             cosines = (
-                self.coactivation.between(latent, partners, "cosine")
-                if partners
-                else []
+                self.coactivation.between(some, others.tolist(), "cosine")
+                if len(others)
+                else None
             )
-            told.append(page.correlated(partners, mine["value"], cosines))
+            by_latent = dict(list(mine.groupby("latent")))
+            for i, latent in enumerate(some):
+                if latent not in by_latent:
+                    told.append(page.correlated([], [], []))
+                    continue
+                assert cosines is not None
+                best = by_latent[latent]
+                at = np.searchsorted(others, best["partner"])
+                told.append(
+                    page.correlated(
+                        best["partner"].tolist(), best["value"], cosines[i, at]
+                    )
+                )
         return told
 
     def _counts(self, latents: NDArray[np.int64]) -> List[page.Counts]:
