@@ -336,6 +336,12 @@ def test_a_job_over_prompts(client, rows, tmp_path, acts):
         statistics.export(tmp_path, [3], prompts=rows)
     statistics.export(tmp_path, [5], prompts=rows, overwrite=True)
     assert list(read(tmp_path)) == [5]
+    # One that is dead, asked for all the same.
+    statistics.export(tmp_path / "dead", DEAD, prompts=rows)
+    for page in read(tmp_path / "dead").values():
+        assert page["frac_nonzero"] == 0 and page["activations"] == []
+        assert page["freq_hist_data_bar_heights"] == []
+        assert len(page["pos_str"]) == 10
     # Other prompts than the job's are noticed.
     swapped = [row[::-1] for row in rows]
     with pytest.raises(cupola.InvalidArgument, match="latent .* where the job looked"):

@@ -91,7 +91,7 @@ def answers_messages(
     if answers is None:
         return []
     if isinstance(answers, str) or _requests.is_int(answers):
-        ids = _tokens.token_ids(client, model, answers, "answers")  # type: ignore[arg-type]
+        ids = _tokens.token_ids(client, model, answers, "answers")
         return [_protos.common.TokenIds(ids=ids)] * count
     entries = list(answers)  # type: ignore[arg-type]
     if isinstance(prompts, str):  # the answers are all of this prompt
