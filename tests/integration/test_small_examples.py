@@ -93,7 +93,10 @@ def test_growing_features(ran, client, tmp_path):
     last = acts[STEPS[-1]]
     tokens = len(last)
     assert f"distances of shape (80, 3), over {tokens:,} tokens" in said
-    table = pandas.read_csv(tmp_path / "e-distances.csv", index_col="latent")
+    table, pairs = (
+        pandas.read_csv(tmp_path / f"e-{kind}.csv", index_col="latent")
+        for kind in ("distances", "pairs")
+    )
     fractions = pandas.read_csv(tmp_path / "e-fractions.csv", index_col="step")
     dead = ~(last > 0).any(axis=0)
 
@@ -103,20 +106,20 @@ def test_growing_features(ran, client, tmp_path):
     below, gone = {}, {}
     for step in STEPS:
         cosines = unit(last).T @ unit(acts[step])
-        rows, columns = linear_sum_assignment(cosines, maximize=True)
-        told = table[str(step)].to_numpy()
-        lost = dead | ~(acts[step] > 0).any(axis=0)[columns]
+        told, other = (frame[str(step)].to_numpy() for frame in (table, pairs))
+        assert sorted(other) == list(range(80))
+        own = cosines[np.arange(80), other]
+        # As good as SciPy's: pairs with a dead feature are worth nothing.
+        best = cosines[linear_sum_assignment(cosines, maximize=True)]
+        assert own.sum() == pytest.approx(best.sum(), abs=1e-3)
+        lost = dead | ~(acts[step] > 0).any(axis=0)[other]
         np.testing.assert_array_equal(np.isnan(told), lost)
-        expected = np.where(lost, np.nan, 1 - cosines[rows, columns])
-        # The sum is the assignment's own; the pairs could differ in a tie.
-        assert np.nansum(told) == pytest.approx(np.nansum(expected), abs=1e-3)
-        np.testing.assert_allclose(told[~lost], expected[~lost], atol=5e-5)
+        np.testing.assert_allclose(told[~lost], 1 - own[~lost], atol=5e-5)
         for name, fraction in fractions.loc[step].items():
-            limit = float(name.lstrip("< "))
-            share = (expected[~lost] < limit).sum() / (~dead).sum()
+            share = (told < float(name.lstrip("< "))).sum() / (~dead).sum()
             assert fraction == pytest.approx(share)
-        below[step] = expected < 0.5
-        gone[step] = (~dead).sum() - (expected < 0.9).sum()
+        below[step] = told < 0.5
+        gone[step] = (~dead).sum() - (told < 0.9).sum()
     assert fractions.loc[STEPS[-1]].eq(1).all()
     assert fractions["< 0.5"].is_monotonic_increasing
     late = below[90] & ~below[0] & ~below[30]

@@ -133,8 +133,10 @@ matching = job.result()
 matched = [matching.match(other) for other in range(len(saes))]
 distances = np.stack([one.distances for one in matched], axis=1)
 print(f"distances of shape {distances.shape}, over {matching.tokens:,} tokens")
-table = pandas.DataFrame(distances, columns=names).rename_axis("latent")
-table.to_csv(os.path.join(FIGURES, "e-distances.csv"))
+pairs = np.stack([one.matched for one in matched], axis=1)
+for kind, values in (("distances", distances), ("pairs", pairs)):
+    table = pandas.DataFrame(values, columns=names).rename_axis("latent")
+    table.to_csv(os.path.join(FIGURES, f"e-{kind}.csv"))
 
 # %% [markdown]
 # ## How many are there already?

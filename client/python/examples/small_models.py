@@ -33,7 +33,7 @@ VOCABULARY = 512
 SAE_LAYER, MLP_LAYER = 2, 1
 END = "<|endoftext|>"
 # Of an activation, where a row of targets has as many times a square of 1 as it
-# has values: some fifteen latents stay active.
+# has values: some eight latents stay active, and a few never are.
 PENALTY = 3.0
 
 
@@ -193,7 +193,7 @@ def train_dictionary(inputs, targets, latents, steps):
     W_enc = W_dec.T.clone()
     b_enc, b_dec = torch.zeros(latents), targets.mean(0) / out_scale
     parts = [part.requires_grad_() for part in (W_enc, b_enc, W_dec, b_dec)]
-    optimizer = torch.optim.Adam(parts, lr=3e-3)
+    optimizer = torch.optim.Adam(parts, lr=1e-2)
     x, y = (inputs - b_in) / scale, targets / out_scale
     for _ in range(steps):
         some = torch.randint(len(x), (1024,), generator=draw)
