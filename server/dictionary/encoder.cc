@@ -5,6 +5,7 @@
 #include <cmath>
 #include <iterator>
 #include <mutex>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -18,9 +19,13 @@ namespace {
 
 // Pre-activations held at a time: on a CPU small enough to stay in the last
 // cache, large enough for an efficient product.
-constexpr int64_t kChunkValuesCpu = int64_t{1} << 21;
+constexpr int64_t kChunkValuesCpu = int64_t{1} << 20;
 constexpr int64_t kChunkValuesDevice = int64_t{1} << 26;
 constexpr int64_t kMinimumChunkRows = 32;
+// A row is screened well when no more than this share of its latents is
+// computed in full; screening ends with the chunk when a quarter of the rows
+// are not.
+constexpr int64_t kScreenedShare = 16;
 
 int64_t ChunkRows(const at::Tensor& input, int64_t d_sae) {
   const int64_t values =
@@ -54,16 +59,36 @@ class RowSelector {
   // appends the kept ones. False when one of them is not finite.
   bool Append(float* row, SparseRowsBuilder::Piece* piece) {
     Transform(row);
-    const size_t before = piece->indices.size();
-    Select(row, &piece->indices);
-    for (size_t i = before; i < piece->indices.size(); ++i) {
-      const float value = row[piece->indices[i]];
-      if (!std::isfinite(value)) return false;
-      piece->values.push_back(value);
+    return Keep(row, From::kRow, piece);
+  }
+
+  // The same where `row` holds the pre-activations of the first parts of x and
+  // of the encoder, for dictionaries with a screen. Counts in `unscreened` a
+  // row of which all latents had to be computed.
+  bool AppendScreened(const float* x, float* row,
+                      SparseRowsBuilder::Piece* piece,
+                      std::atomic<int64_t>* unscreened) {
+    const float radius = weights_.screen.Radius(x);
+    competing_.clear();
+    if (std::isfinite(radius)) {
+      SelectNear(weights_.screen.lengths(), radius, weights_.screen.slack(),
+                 manifest_.d_sae, Winners(), options_.min_activation, row,
+                 &scratch_, &competing_);
+    } else {
+      competing_.resize(manifest_.d_sae);
+      std::iota(competing_.begin(), competing_.end(), 0);
     }
-    piece->counts.push_back(
-        static_cast<int64_t>(piece->indices.size() - before));
-    return true;
+    const auto count = static_cast<int64_t>(competing_.size());
+    if (count > manifest_.d_sae / kScreenedShare) ++*unscreened;
+    exact_.resize(count);
+    weights_.encoder.split()->Dots(x, competing_, exact_.data());
+    const at::Tensor& bias = weights_.encoder.bias();
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t latent = competing_[i];
+      if (bias.defined()) exact_[i] += Data(bias)[latent];
+      row[latent] = exact_[i];
+    }
+    return Keep(row, From::kCompeting, piece);
   }
 
   // Turns `row` into activations, in place.
@@ -85,6 +110,23 @@ class RowSelector {
   }
 
  private:
+  // Where the winners are sought: in the whole row, or among competing_, whose
+  // values exact_ are in the row, too.
+  enum class From { kRow, kCompeting };
+
+  bool Keep(const float* row, From from, SparseRowsBuilder::Piece* piece) {
+    const size_t before = piece->indices.size();
+    Select(row, from, &piece->indices);
+    for (size_t i = before; i < piece->indices.size(); ++i) {
+      const float value = row[piece->indices[i]];
+      if (!std::isfinite(value)) return false;
+      piece->values.push_back(value);
+    }
+    piece->counts.push_back(
+        static_cast<int64_t>(piece->indices.size() - before));
+    return true;
+  }
+
   void Transform(float* row) const {
     const int64_t n = manifest_.d_sae;
     switch (manifest_.architecture) {
@@ -98,27 +140,33 @@ class RowSelector {
     }
   }
 
-  void Select(const float* row, std::vector<int32_t>* out) {
-    const int64_t n = manifest_.d_sae;
+  // How many of a row are kept before it is narrowed to given latents; 0: all
+  // above the floor.
+  int64_t Winners() const {
+    const int64_t k =
+        manifest_.architecture == Architecture::kTopK ? manifest_.k : 0;
+    if (!options_.latents.empty() || options_.top_k <= 0) return k;
+    return k > 0 ? std::min(k, options_.top_k) : options_.top_k;
+  }
+
+  void Compete(const float* row, From from, std::vector<int32_t>* out) {
+    const int64_t k = Winners();
     const float floor = options_.min_activation;
-    int64_t k = manifest_.architecture == Architecture::kTopK ? manifest_.k : 0;
-    if (options_.latents.empty() && options_.top_k > 0) {
-      k = k > 0 ? std::min(k, options_.top_k) : options_.top_k;
-    }
-    if (options_.latents.empty()) {
-      if (k > 0) {
-        SelectTopK(row, n, k, floor, &scratch_, out);
-      } else {
-        SelectAbove(row, n, floor, out);
-      }
-      return;
-    }
-    selected_.clear();
-    if (k > 0) {
-      SelectTopK(row, n, k, floor, &scratch_, &selected_);
+    if (from == From::kCompeting) {
+      places_.clear();
+      SelectTopK(exact_.data(), exact_.size(), k, floor, &scratch_, &places_);
+      for (int32_t place : places_) out->push_back(competing_[place]);
+    } else if (k > 0) {
+      SelectTopK(row, manifest_.d_sae, k, floor, &scratch_, out);
     } else {
-      SelectAbove(row, n, floor, &selected_);
+      SelectAbove(row, manifest_.d_sae, floor, out);
     }
+  }
+
+  void Select(const float* row, From from, std::vector<int32_t>* out) {
+    if (options_.latents.empty()) return Compete(row, from, out);
+    selected_.clear();
+    Compete(row, from, &selected_);
     narrowed_.clear();
     std::set_intersection(selected_.begin(), selected_.end(),
                           options_.latents.begin(), options_.latents.end(),
@@ -132,6 +180,10 @@ class RowSelector {
   const EncodeOptions& options_;
   SelectionScratch scratch_;
   std::vector<int32_t> selected_, narrowed_;
+  // Of a screened row: the latents that may win, ascending, their
+  // pre-activations, and the winners among them.
+  std::vector<int32_t> competing_, places_;
+  std::vector<float> exact_;
 };
 
 absl::StatusOr<SparseRows> EncodeOnCpu(const Manifest& manifest,
@@ -141,18 +193,27 @@ absl::StatusOr<SparseRows> EncodeOnCpu(const Manifest& manifest,
   const int64_t rows = input.size(0), n = manifest.d_sae;
   SparseRowsBuilder builder;
   std::mutex mutex;
-  std::atomic<int64_t> bad_row{rows};
+  std::atomic<int64_t> bad_row{rows}, unscreened{0};
   for (int64_t first = 0; first < rows; first += ChunkRows(input, n)) {
     const int64_t count = std::min(ChunkRows(input, n), rows - first);
-    const at::Tensor pre =
-        PreActivations(weights, input.narrow(0, first, count));
+    const at::Tensor x = input.narrow(0, first, count).contiguous();
+    const bool screened = weights.screen.defined() && 4 * unscreened <= first;
+    const at::Tensor pre = screened
+                               ? weights.encoder.split()->MultiplyFirstParts(
+                                     x, weights.encoder.bias())
+                               : PreActivations(weights, x);
+    const float* from = x.const_data_ptr<float>();
     float* data = pre.data_ptr<float>();
     at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
       RowSelector selector(manifest, weights, options);
       SparseRowsBuilder::Piece piece;
       piece.first_row = first + begin;
       for (int64_t row = begin; row < end; ++row) {
-        if (!selector.Append(data + row * n, &piece)) {
+        const bool finite = screened ? selector.AppendScreened(
+                                           from + row * x.size(1),
+                                           data + row * n, &piece, &unscreened)
+                                     : selector.Append(data + row * n, &piece);
+        if (!finite) {
           bad_row = std::min(bad_row.load(), first + row);
           return;
         }

@@ -50,6 +50,18 @@ CUPOLA_CLONES bool AnyAbove(const float* values, int64_t n, float floor) {
   return any != 0;
 }
 
+CUPOLA_CLONES void Subtract(const float* lengths, float radius, int64_t n,
+                            float* row) {
+  for (int64_t i = 0; i < n; ++i) row[i] -= radius * lengths[i];
+}
+
+CUPOLA_CLONES bool AnyReaches(const float* row, const float* lengths,
+                              float radius, int64_t n, float cut) {
+  int any = 0;
+  for (int64_t i = 0; i < n; ++i) any |= row[i] + radius * lengths[i] > cut;
+  return any != 0;
+}
+
 // The number of maxima that LaneMaxima writes.
 int64_t PartCount(int64_t n, int64_t stride) {
   const int64_t groups = n / (kLanes * stride);
@@ -145,6 +157,30 @@ void SelectAbove(const float* row, int64_t n, float floor,
       count += row[begin + i] > floor;
     }
     out->insert(out->end(), found, found + count);
+  }
+}
+
+void SelectNear(const float* lengths, float radius, float slack, int64_t n,
+                int64_t k, float floor, float* row, SelectionScratch* scratch,
+                std::vector<int32_t>* out) {
+  constexpr int64_t kStride = 16, kBlock = 64;
+  Subtract(lengths, radius, n, row);
+  std::vector<float>& maxima = scratch->maxima;
+  maxima.resize(PartCount(n, kStride));
+  LaneMaxima(row, n, kStride, maxima.data());
+  // No k-th largest is below the k-th largest of the lower ends.
+  const float cut = KthLargest(maxima, k, floor, scratch) - 2 * slack;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, n);
+    if (!AnyReaches(row + begin, lengths + begin, 2 * radius, end - begin,
+                    cut)) {
+      continue;
+    }
+    for (int64_t i = begin; i < end; ++i) {
+      if (row[i] + 2 * radius * lengths[i] > cut) {
+        out->push_back(static_cast<int32_t>(i));
+      }
+    }
   }
 }
 

@@ -25,6 +25,14 @@ void SelectAbove(const float* row, int64_t n, float floor,
 void SelectTopK(const float* row, int64_t n, int64_t k, float floor,
                 SelectionScratch* scratch, std::vector<int32_t>* out);
 
+// Appends the indices, ascending, of all entries that may be among the `k`
+// largest above `floor` of a row that is only known to lie within
+// slack + radius * lengths[i] of row[i], and of some that are not. The bound must
+// leave room for four roundings of row[i]. Finite values; n >= 64 k. row[i] becomes row[i] - radius * lengths[i].
+void SelectNear(const float* lengths, float radius, float slack, int64_t n,
+                int64_t k, float floor, float* row, SelectionScratch* scratch,
+                std::vector<int32_t>* out);
+
 // Narrows `candidates` (ascending indices into `row`) to the k largest, with
 // the same rule.
 void KeepLargest(const float* row, int64_t k, std::vector<int32_t>* candidates);

@@ -193,6 +193,11 @@ Weights PlaceWeights(HostWeights host, const Manifest& manifest,
         model::Linear::Create(host.W_enc.t(), host.b_enc, manifest.dtype,
                               device, model::Precision::kReduced);
     host.W_enc.reset();
+    if (manifest.architecture == Architecture::kTopK &&
+        weights.encoder.split() != nullptr) {
+      weights.screen = EncoderScreen(*weights.encoder.split(),
+                                     weights.encoder.bias(), manifest.k);
+    }
   }
   weights.W_dec = To(host.W_dec, device);
   if (pursuit) {
@@ -211,7 +216,8 @@ Weights PlaceWeights(HostWeights host, const Manifest& manifest,
 }
 
 int64_t Weights::Bytes() const {
-  int64_t bytes = encoder.resident_bytes() + skip.resident_bytes();
+  int64_t bytes =
+      encoder.resident_bytes() + skip.resident_bytes() + screen.bytes();
   for (const at::Tensor* t :
        {&W_dec, &b_dec, &threshold, &b_gate, &b_mag, &mag_scale}) {
     if (t->defined()) bytes += static_cast<int64_t>(t->nbytes());

@@ -6,6 +6,7 @@
 #include "ATen/ATen.h"
 #include "absl/status/statusor.h"
 #include "server/dictionary/dictionary_source.h"
+#include "server/dictionary/encoder_screen.h"
 #include "server/model/linear.h"
 
 namespace cupola::dictionary {
@@ -28,7 +29,8 @@ struct Weights {
   // [d_in, d_sae] with b_enc. Matching pursuit: W_dec itself, transposed,
   // shared and without a bias. Gated: without a bias.
   model::Linear encoder;
-  at::Tensor W_dec;  // [d_sae, d_out] row-major, the manifest's dtype
+  EncoderScreen screen;  // of the encoder, where one applies
+  at::Tensor W_dec;      // [d_sae, d_out] row-major, the manifest's dtype
   at::Tensor b_dec;  // float32 [d_out]; added to the output where defined
   at::Tensor b_in;   // float32 [d_in]; subtracted from the input where defined
   at::Tensor threshold;                 // JumpReLU: float32 [d_sae]

@@ -18,8 +18,9 @@ std::string TorchVersion() { return TORCH_VERSION; }
 std::string NumericsFingerprint(const std::string& device) {
   std::string result = absl::StrCat("torch ", TORCH_VERSION, ";", device, ";");
   if (at::Device(device).is_cpu()) {
+    // The number counts up where the last bits of split products change.
     absl::StrAppend(&result, at::get_cpu_capability(),
-                    model::SplitMatrix::Supported() ? ";split" : "");
+                    model::SplitMatrix::Supported() ? ";split 2" : "");
   } else {
     absl::StrAppend(&result, at::getNumGPUs() > 0 ? "cuda" : "none");
   }

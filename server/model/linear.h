@@ -48,6 +48,10 @@ class Linear {
   // oneDNN-packed weight. outputs: int64 [n], below out_features().
   at::Tensor Columns(const at::Tensor& outputs) const;
   const at::Tensor& bias() const { return bias_; }
+  // Null where the weight is held in another layout.
+  const SplitMatrix* split() const {
+    return split_.defined() ? &split_ : nullptr;
+  }
 
  private:
   at::Tensor plain_;   // [out, in], or undefined

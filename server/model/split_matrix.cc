@@ -1,9 +1,10 @@
 #include "server/model/split_matrix.h"
 
 #include <algorithm>
-#include <cstring>
+#include <vector>
 
 #include "ATen/Parallel.h"
+#include "absl/base/casts.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <immintrin.h>
@@ -22,16 +23,15 @@ namespace {
   __attribute__((        \
       target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512bf16")))
 
-constexpr int64_t kBlock = 32;        // rows, outputs and inputs of a step
-constexpr int64_t kTileBytes = 1024;  // 16 x 32 bfloat16
-constexpr int64_t kTileValues = 512;  // float32 values that fill a tile
-constexpr int64_t kStepValues = kBlock * kBlock;
+constexpr int64_t kTile = 16;   // outputs, and input rows, of a tile
+constexpr int64_t kBlock = 32;  // rows, outputs and inputs of a step
+constexpr int64_t kTileValues = kTile * kBlock;  // bfloat16 values of a tile
+constexpr int64_t kTileBytes = kTileValues * 2;
 // Input rows that stay in a core's second-level cache while panels of the
 // weight go by, and the panels' parts beside them.
 constexpr int64_t kRowsBytes = int64_t{1} << 20;
 constexpr int64_t kPanelsBytes = int64_t{1} << 19;
-// Panels whose blocks are written out together, so that a row's values leave in
-// runs of 512 bytes.
+// Panels whose blocks are written out together.
 constexpr int64_t kMaxPanels = 4;
 // Up to so many rows are not worth splitting the weight for.
 constexpr int kFewRows = 4;
@@ -70,8 +70,72 @@ CUPOLA_TILE_CODE inline __m512 Widen(__m256i half) {
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
+// The float32 whose upper half, rounded, and what is left of its bits are
+// given.
+CUPOLA_TILE_CODE inline __m512 Join(__m512 upper, __m256i rest) {
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(upper),
+                                              _mm512_cvtepi16_epi32(rest)));
+}
+
+CUPOLA_TILE_CODE inline __m256i LowHalf(__m512i line) {
+  return _mm512_castsi512_si256(line);
+}
+CUPOLA_TILE_CODE inline __m256i HighHalf(__m512i line) {
+  return _mm512_extracti64x4_epi64(line, 1);
+}
+
+CUPOLA_TILE_CODE inline float Sum(__m512 v) {
+  v = _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0x4e));
+  v = _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0xb1));
+  v = _mm512_add_ps(v, _mm512_shuffle_ps(v, v, 0x4e));
+  v = _mm512_add_ps(v, _mm512_shuffle_ps(v, v, 0xb1));
+  return _mm512_cvtss_f32(v);
+}
+
+// 32 inputs of one output: two vectors.
+struct Inputs {
+  __m512 first, second;
+};
+CUPOLA_TILE_CODE inline Inputs LoadInputs(const uint16_t* upper,
+                                          const int16_t* rest) {
+  const __m512i high = _mm512_load_si512(upper), low = _mm512_load_si512(rest);
+  return {Join(Widen(LowHalf(high)), LowHalf(low)),
+          Join(Widen(HighHalf(high)), HighHalf(low))};
+}
+
+// rows[i] lane j <-> rows[j] lane i.
+CUPOLA_TILE_CODE inline void Transpose(__m512 rows[kTile]) {
+  __m512 t[kTile];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      const __m512d a = _mm512_castps_pd(t[i + j]);
+      const __m512d b = _mm512_castps_pd(t[i + j + 2]);
+      rows[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      rows[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  }
+  // rows[4 g + c] holds, of each 128-bit lane l, column 4 l + c of rows 4 g ...
+  // 4 g + 3.
+  for (int c = 0; c < 4; ++c) {
+    const __m512 a = _mm512_shuffle_f32x4(rows[c], rows[4 + c], 0x88);
+    const __m512 b = _mm512_shuffle_f32x4(rows[c], rows[4 + c], 0xdd);
+    const __m512 d = _mm512_shuffle_f32x4(rows[8 + c], rows[12 + c], 0x88);
+    const __m512 e = _mm512_shuffle_f32x4(rows[8 + c], rows[12 + c], 0xdd);
+    t[c] = _mm512_shuffle_f32x4(a, d, 0x88);
+    t[8 + c] = _mm512_shuffle_f32x4(a, d, 0xdd);
+    t[4 + c] = _mm512_shuffle_f32x4(b, e, 0x88);
+    t[12 + c] = _mm512_shuffle_f32x4(b, e, 0xdd);
+  }
+  for (int i = 0; i < 16; ++i) rows[i] = t[i];
+}
+
 // Input rows [rows <= 32, in] as tiles: for each 32 inputs the first parts of
-// rows 0-15 and 16-31, then the second parts, and so on.
+// rows 0-15 and 16-31, then the second parts, and so on. A tile's row holds a
+// pair of inputs of each input row, side by side in 32 bits.
 template <int kParts>
 CUPOLA_TILE_CODE void SplitRows(const float* x, int64_t rows, int64_t in,
                                 char* tiles) {
@@ -82,57 +146,65 @@ CUPOLA_TILE_CODE void SplitRows(const float* x, int64_t rows, int64_t in,
       return static_cast<__mmask16>((1u << count) - 1);
     };
     const __mmask16 first_mask = mask(0), second_mask = mask(16);
-    for (int64_t r = 0; r < kBlock; ++r) {
-      const bool real = r < rows;
-      const float* in_row = x + r * in + step * kBlock;
-      char* out = tiles + r * 64;
-      __m512 first = _mm512_maskz_loadu_ps(real ? first_mask : 0, in_row);
-      __m512 second =
-          _mm512_maskz_loadu_ps(real ? second_mask : 0, in_row + 16);
-      for (int part = 0; part < kParts; ++part, out += 2 * kTileBytes) {
-        const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(second, first);
-        _mm512_store_si512(out, rounded);
-        first = _mm512_sub_ps(first, Widen(_mm512_castsi512_si256(rounded)));
-        second =
-            _mm512_sub_ps(second, Widen(_mm512_extracti64x4_epi64(rounded, 1)));
-      }
-    }
-    tiles += kParts * 2 * kTileBytes;
-  }
-}
-
-// A panel's float32 values as tiles: for each step the first parts of outputs
-// 0-15 and 16-31, then the second parts, and so on. A tile's row holds a pair
-// of inputs of each output, side by side in 32 bits.
-template <int kParts>
-CUPOLA_TILE_CODE void SplitPanel(const float* panel, int64_t steps,
-                                 char* tiles) {
-  // Adding half and cutting rounds to bfloat16, half away from zero.
-  const __m512i half = _mm512_set1_epi32(0x8000);
-  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000));
-  for (int64_t step = 0; step < steps; ++step) {
     for (int64_t tile = 0; tile < 2; ++tile) {
-      for (int64_t r = 0; r < 16; ++r, panel += 32) {
-        // The processor's own prefetching ends with every 4 KiB: one step.
-        _mm_prefetch(panel + 2 * kStepValues, _MM_HINT_T0);
-        _mm_prefetch(panel + 2 * kStepValues + 16, _MM_HINT_T0);
-        __m512 even = _mm512_load_ps(panel), odd = _mm512_load_ps(panel + 16);
-        char* out = tiles + tile * kTileBytes + r * 64;
-        for (int part = 0; part < kParts; ++part, out += 2 * kTileBytes) {
-          const __m512i even_part = _mm512_and_si512(
-              _mm512_add_epi32(_mm512_castps_si512(even), half), upper);
-          const __m512i odd_part = _mm512_and_si512(
-              _mm512_add_epi32(_mm512_castps_si512(odd), half), upper);
-          _mm512_store_si512(
-              out, _mm512_or_si512(odd_part, _mm512_srli_epi32(even_part, 16)));
-          even = _mm512_sub_ps(even, _mm512_castsi512_ps(even_part));
-          odd = _mm512_sub_ps(odd, _mm512_castsi512_ps(odd_part));
+      __m512 parts[kParts][kTile];
+      for (int64_t r = 0; r < kTile; ++r) {
+        const int64_t row = tile * kTile + r;
+        const bool real = row < rows;
+        const float* in_row = x + row * in + step * kBlock;
+        __m512 first = _mm512_maskz_loadu_ps(real ? first_mask : 0, in_row);
+        __m512 second =
+            _mm512_maskz_loadu_ps(real ? second_mask : 0, in_row + 16);
+        for (int part = 0; part < kParts; ++part) {
+          const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+          parts[part][r] = _mm512_castsi512_ps(rounded);
+          first = _mm512_sub_ps(first, Widen(LowHalf(rounded)));
+          second = _mm512_sub_ps(second, Widen(HighHalf(rounded)));
+        }
+      }
+      for (int part = 0; part < kParts; ++part) {
+        Transpose(parts[part]);
+        char* out = tiles + (part * 2 + tile) * kTileBytes;
+        for (int64_t r = 0; r < kTile; ++r) {
+          _mm512_store_ps(out + r * 64, parts[part][r]);
         }
       }
     }
     tiles += kParts * 2 * kTileBytes;
   }
 }
+
+// What the first parts leave of 16 outputs, as tiles: for each step the second
+// parts, then the third ones.
+template <int kParts>
+CUPOLA_TILE_CODE void SplitRests(const uint16_t* upper, const int16_t* rest,
+                                 int64_t steps, char* tiles) {
+  for (int64_t line = 0; line < steps * kTile; ++line) {
+    _mm_prefetch(upper + 4 * kTileValues, _MM_HINT_T0);
+    _mm_prefetch(rest + 4 * kTileValues, _MM_HINT_T0);
+    const __m512i high = _mm512_load_si512(upper);
+    const Inputs inputs = LoadInputs(upper, rest);
+    __m512 first = _mm512_sub_ps(inputs.first, Widen(LowHalf(high)));
+    __m512 second = _mm512_sub_ps(inputs.second, Widen(HighHalf(high)));
+    char* out =
+        tiles + line / kTile * (kParts - 1) * kTileBytes + line % kTile * 64;
+    for (int part = 1; part < kParts; ++part, out += kTileBytes) {
+      const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+      _mm512_store_si512(out, rounded);
+      first = _mm512_sub_ps(first, Widen(LowHalf(rounded)));
+      second = _mm512_sub_ps(second, Widen(HighHalf(rounded)));
+    }
+    upper += kBlock;
+    rest += kBlock;
+  }
+}
+
+// 32 outputs: the first parts as they are held, and where SplitRests put the
+// others, of outputs 0-15 and 16-31.
+struct Panel {
+  const uint16_t* upper[2];
+  const char* rests[2];
+};
 
 // Tiles 0-3 hold the block's sums; 4 and 5 a part of the rows (0-15, 16-31), 6
 // and 7 a part of the panel. Each product of tiles is 8,192 multiplications in
@@ -143,64 +215,76 @@ CUPOLA_TILE_CODE inline void LoadRows(const char* rows, int part) {
   if (!kHalf) _tile_loadd(5, rows + part * 2 * kTileBytes + kTileBytes, 64);
 }
 
-CUPOLA_TILE_CODE inline void LoadPanel(const char* panel, int part) {
-  _tile_loadd(6, panel + part * 2 * kTileBytes, 64);
-  _tile_loadd(7, panel + part * 2 * kTileBytes + kTileBytes, 64);
+template <int kParts>
+CUPOLA_TILE_CODE inline void LoadPanel(const Panel& panel, int64_t step,
+                                       int part) {
+  if (part == 0) {
+    _tile_loadd(6, panel.upper[0] + step * kTileValues, 64);
+    _tile_loadd(7, panel.upper[1] + step * kTileValues, 64);
+    return;
+  }
+  const int64_t at = (step * (kParts - 1) + part - 1) * kTileBytes;
+  _tile_loadd(6, panel.rests[0] + at, 64);
+  _tile_loadd(7, panel.rests[1] + at, 64);
 }
 
 template <bool kHalf>
 CUPOLA_TILE_CODE inline void AddProducts() {
-  _tile_dpbf16ps(0, 4, 6);
-  _tile_dpbf16ps(1, 4, 7);
+  _tile_dpbf16ps(0, 6, 4);
+  _tile_dpbf16ps(2, 7, 4);
   if (!kHalf) {
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    _tile_dpbf16ps(1, 6, 5);
+    _tile_dpbf16ps(3, 7, 5);
   }
 }
 
-// block [32, 32] = rows x panel over `steps` steps; with kHalf only the first
-// 16 rows. The products come in the order that loads the fewest tiles.
+// block [32 outputs, 32 rows] = panel x rows over `steps` steps; with kHalf
+// only the first 16 rows. The products come in the order that loads the fewest
+// tiles.
 template <int kParts, bool kHalf>
-CUPOLA_TILE_CODE void MultiplyBlock(const char* rows, const char* panel,
+CUPOLA_TILE_CODE void MultiplyBlock(const char* rows, const Panel& panel,
                                     int64_t steps, float* block) {
   _tile_zero(0);
-  _tile_zero(1);
+  _tile_zero(2);
   if (!kHalf) {
-    _tile_zero(2);
+    _tile_zero(1);
     _tile_zero(3);
   }
   for (int64_t s = 0; s < steps; ++s) {
-    LoadPanel(panel, 0);
+    LoadPanel<kParts>(panel, s, 0);
     if (kParts == 3) {
       LoadRows<kHalf>(rows, 2);
       AddProducts<kHalf>();  // x3 w1
     }
-    LoadRows<kHalf>(rows, 1);
-    AddProducts<kHalf>();  // x2 w1
+    if (kParts > 1) {
+      LoadRows<kHalf>(rows, 1);
+      AddProducts<kHalf>();  // x2 w1
+    }
     if (kParts == 3) {
-      LoadPanel(panel, 1);
+      LoadPanel<kParts>(panel, s, 1);
       AddProducts<kHalf>();  // x2 w2
       LoadRows<kHalf>(rows, 0);
       AddProducts<kHalf>();  // x1 w2
-      LoadPanel(panel, 2);
+      LoadPanel<kParts>(panel, s, 2);
       AddProducts<kHalf>();  // x1 w3
-      LoadPanel(panel, 0);
+      LoadPanel<kParts>(panel, s, 0);
       AddProducts<kHalf>();  // x1 w1
     } else {
       LoadRows<kHalf>(rows, 0);
       AddProducts<kHalf>();  // x1 w1
-      LoadPanel(panel, 1);
-      AddProducts<kHalf>();  // x1 w2
+      if (kParts == 2) {
+        LoadPanel<kParts>(panel, s, 1);
+        AddProducts<kHalf>();  // x1 w2
+      }
     }
     rows += kParts * 2 * kTileBytes;
-    panel += kParts * 2 * kTileBytes;
   }
   constexpr int64_t kStride = kBlock * sizeof(float);
   _tile_stored(0, block, kStride);
-  _tile_stored(1, block + 16, kStride);
+  _tile_stored(2, block + kTile * kBlock, kStride);
   if (!kHalf) {
-    _tile_stored(2, block + 16 * kBlock, kStride);
-    _tile_stored(3, block + 16 * kBlock + 16, kStride);
+    _tile_stored(1, block + kTile, kStride);
+    _tile_stored(3, block + kTile * kBlock + kTile, kStride);
   }
 }
 
@@ -210,21 +294,28 @@ CUPOLA_TILE_CODE void MultiplyBlock(const char* rows, const char* panel,
 CUPOLA_TILE_CODE void StoreBlocks(const float* blocks, int64_t rows,
                                   int64_t columns, const float* bias, float* y,
                                   int64_t stride, bool stream) {
-  stream = stream && columns % 16 == 0 && stride % 16 == 0;
-  for (int64_t r = 0; r < rows; ++r) {
-    float* out = y + r * stride;
-    for (int64_t c = 0; c < columns; c += 16) {
-      const int64_t count = std::min<int64_t>(16, columns - c);
+  stream = stream && columns % kTile == 0 && stride % kTile == 0;
+  for (int64_t top = 0; top < rows; top += kTile) {
+    const int64_t height = std::min(kTile, rows - top);
+    for (int64_t c = 0; c < columns; c += kTile) {
+      const int64_t count = std::min(kTile, columns - c);
       const auto mask = static_cast<__mmask16>((1u << count) - 1);
-      __m512 value = _mm512_load_ps(blocks + c / kBlock * kBlock * kBlock +
-                                    r * kBlock + c % kBlock);
-      if (bias != nullptr) {
-        value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, bias + c));
+      __m512 values[kTile];
+      for (int64_t i = 0; i < kTile; ++i) {
+        values[i] = _mm512_load_ps(blocks + (c + i) * kBlock + top);
       }
-      if (stream) {
-        _mm512_stream_ps(out + c, value);
-      } else {
-        _mm512_mask_storeu_ps(out + c, mask, value);
+      Transpose(values);
+      const __m512 added = bias != nullptr
+                               ? _mm512_maskz_loadu_ps(mask, bias + c)
+                               : _mm512_setzero_ps();
+      float* out = y + top * stride + c;
+      for (int64_t r = 0; r < height; ++r, out += stride) {
+        const __m512 value = _mm512_add_ps(values[r], added);
+        if (stream) {
+          _mm512_stream_ps(out, value);
+        } else {
+          _mm512_mask_storeu_ps(out, mask, value);
+        }
       }
     }
   }
@@ -251,12 +342,26 @@ char* Bytes(const at::Tensor& tensor) {
   return static_cast<char*>(tensor.mutable_data_ptr());
 }
 
+// A weight as SplitMatrix holds it: where outputs 16 q ... 16 q + 15 begin.
+struct Halves {
+  const uint16_t* upper;
+  const int16_t* rest;
+  int64_t steps;
+
+  const uint16_t* Upper(int64_t q) const {
+    return upper + q * steps * kTileValues;
+  }
+  const int16_t* Rest(int64_t q) const {
+    return rest + q * steps * kTileValues;
+  }
+};
+
 // y [rows, out] = x [rows, in] times the weight.
 template <int kParts>
 CUPOLA_TILE_CODE void MultiplyMatrix(const float* x, int64_t rows, int64_t in,
-                                     const float* weight, int64_t out,
+                                     const Halves& weight, int64_t out,
                                      const float* bias, float* y) {
-  const int64_t steps = Blocks(in), row_blocks = Blocks(rows);
+  const int64_t steps = weight.steps, row_blocks = Blocks(rows);
   const int64_t block_bytes = steps * kParts * 2 * kTileBytes;
   const at::Tensor row_parts = AlignedBytes(row_blocks * block_bytes);
   char* const row_tiles = Bytes(row_parts);
@@ -273,32 +378,36 @@ CUPOLA_TILE_CODE void MultiplyMatrix(const float* x, int64_t rows, int64_t in,
   const int64_t height = std::max<int64_t>(1, kRowsBytes / block_bytes);
   const int64_t width =
       std::clamp<int64_t>(kPanelsBytes / block_bytes, 1, kMaxPanels);
+  const int64_t rest_bytes = steps * (kParts - 1) * kTileBytes;
   const bool stream = rows * out * sizeof(float) > kStreamedBytes;
   at::parallel_for(
       0, DivideUp(panels, width), 1, [=](int64_t begin, int64_t end) {
-        const at::Tensor panel_parts = AlignedBytes(width * block_bytes);
-        char* const panel_tiles = Bytes(panel_parts);
-        alignas(64) float blocks[kMaxPanels * kStepValues];
+        const at::Tensor rests = AlignedBytes(width * 2 * rest_bytes);
+        alignas(64) float blocks[kMaxPanels * kBlock * kBlock];
         const TileRegisters registers;
         for (int64_t first = 0; first < row_blocks; first += height) {
           const int64_t last = std::min(first + height, row_blocks);
           for (int64_t group = begin; group < end; ++group) {
             const int64_t column = group * width * kBlock;
             const int64_t count = std::min(width, panels - group * width);
-            for (int64_t p = 0; p < count; ++p) {
-              SplitPanel<kParts>(
-                  weight + (group * width + p) * steps * kStepValues, steps,
-                  panel_tiles + p * block_bytes);
+            Panel parts[kMaxPanels];
+            for (int64_t i = 0; i < 2 * count; ++i) {
+              const int64_t q = group * width * 2 + i;
+              char* const to = Bytes(rests) + i * rest_bytes;
+              if (kParts > 1) {
+                SplitRests<kParts>(weight.Upper(q), weight.Rest(q), steps, to);
+              }
+              parts[i / 2].upper[i % 2] = weight.Upper(q);
+              parts[i / 2].rests[i % 2] = to;
             }
             for (int64_t b = first; b < last; ++b) {
               const int64_t real = std::min(kBlock, rows - b * kBlock);
               for (int64_t p = 0; p < count; ++p) {
-                const auto multiply = real <= kBlock / 2
+                const auto multiply = real <= kTile
                                           ? MultiplyBlock<kParts, true>
                                           : MultiplyBlock<kParts, false>;
-                multiply(row_tiles + b * block_bytes,
-                         panel_tiles + p * block_bytes, steps,
-                         blocks + p * kStepValues);
+                multiply(row_tiles + b * block_bytes, parts[p], steps,
+                         blocks + p * kBlock * kBlock);
               }
               StoreBlocks(blocks, real, std::min(count * kBlock, out - column),
                           bias != nullptr ? bias + column : nullptr,
@@ -310,59 +419,73 @@ CUPOLA_TILE_CODE void MultiplyMatrix(const float* x, int64_t rows, int64_t in,
       });
 }
 
-// 16 outputs (fewer: `mask`) of kRows rows, in float32. x: [kRows, whole
-// steps].
-template <int kRows>
-CUPOLA_TILE_CODE void MultiplyTile(const float* x, int64_t steps,
-                                   const float* tile, unsigned mask,
-                                   const float* bias, float* y,
-                                   int64_t stride) {
-  // Two sums a row: twice the additions in flight.
-  __m512 sums[kRows][2];
+// kOutputs outputs of kRows rows, in float32, from a tile's line on. x: [kRows,
+// whole steps].
+template <int kRows, int kOutputs>
+CUPOLA_TILE_CODE void MultiplyLines(const float* x, const Halves& weight,
+                                    int64_t place, float* sums) {
+  const uint16_t* const upper = weight.upper + place;
+  const int16_t* const rest = weight.rest + place;
+  // Where few sums are made, two parts of each: more additions in flight.
+  constexpr int kSums = kRows * kOutputs <= 8 ? 2 : 1;
+  __m512 added[kRows][kOutputs][kSums];
   for (int r = 0; r < kRows; ++r) {
-    sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    for (int o = 0; o < kOutputs; ++o) {
+      for (int i = 0; i < kSums; ++i) added[r][o][i] = _mm512_setzero_ps();
+    }
   }
-  for (int64_t s = 0; s < steps; ++s, tile += kStepValues) {
-    for (int64_t i = 0; i < kBlock; ++i) {
-      _mm_prefetch(tile + 2 * kStepValues + i * 16, _MM_HINT_T0);
-      const __m512 w = _mm512_load_ps(tile + i * 16);
+  for (int64_t s = 0; s < weight.steps; ++s) {
+    for (int o = 0; o < kOutputs; ++o) {
+      const int64_t at = s * kTileValues + o * kBlock;
+      if (kOutputs > 1) {
+        _mm_prefetch(upper + at + 4 * kTileValues, _MM_HINT_T0);
+        _mm_prefetch(rest + at + 4 * kTileValues, _MM_HINT_T0);
+      }
+      const Inputs w = LoadInputs(upper + at, rest + at);
       for (int r = 0; r < kRows; ++r) {
-        sums[r][i % 2] = _mm512_fmadd_ps(
-            _mm512_set1_ps(x[(r * steps + s) * kBlock + i]), w, sums[r][i % 2]);
+        const float* row = x + (r * weight.steps + s) * kBlock;
+        __m512* const sum = added[r][o];
+        sum[0] = _mm512_fmadd_ps(_mm512_loadu_ps(row), w.first, sum[0]);
+        __m512& last = sum[kSums - 1];
+        last = _mm512_fmadd_ps(_mm512_loadu_ps(row + 16), w.second, last);
       }
     }
   }
-  const __m512 added =
-      bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, bias);
   for (int r = 0; r < kRows; ++r) {
-    _mm512_mask_storeu_ps(
-        y + r * stride, mask,
-        _mm512_add_ps(_mm512_add_ps(sums[r][0], sums[r][1]), added));
+    for (int o = 0; o < kOutputs; ++o) {
+      __m512 sum = added[r][o][0];
+      if (kSums == 2) sum = _mm512_add_ps(sum, added[r][o][kSums - 1]);
+      sums[r * kOutputs + o] = Sum(sum);
+    }
   }
+}
+
+// Where output o has its 32 inputs of step 0; those of the next step are
+// kTileValues further.
+int64_t Place(int64_t o, int64_t steps) {
+  return o / kTile * steps * kTileValues + o % kTile * kBlock;
 }
 
 // MultiplyMatrix for a few rows (a token that is generated), where reading the
 // weight is all that takes time.
 template <int kRows>
-void MultiplyRows(const float* x, int64_t in, const float* weight, int64_t out,
+void MultiplyRows(const float* x, const Halves& weight, int64_t out,
                   const float* bias, float* y) {
-  const int64_t steps = Blocks(in);
-  at::parallel_for(0, DivideUp(out, 16), 8, [=](int64_t begin, int64_t end) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t count = std::min<int64_t>(16, out - tile * 16);
-      MultiplyTile<kRows>(
-          x, steps,
-          weight + tile / 2 * steps * kStepValues + tile % 2 * kTileValues,
-          (1u << count) - 1, bias == nullptr ? nullptr : bias + tile * 16,
-          y + tile * 16, out);
+  constexpr int kOutputs = kRows == 1 ? 16 : kRows == 2 ? 8 : 4;
+  at::parallel_for(0, DivideUp(out, kTile), 8, [=](int64_t begin, int64_t end) {
+    const int64_t last = std::min(end * kTile, out);
+    for (int64_t first = begin * kTile; first < last; first += kOutputs) {
+      float sums[kRows * kOutputs];
+      MultiplyLines<kRows, kOutputs>(x, weight, Place(first, weight.steps),
+                                     sums);
+      for (int64_t i = 0; i < std::min<int64_t>(kOutputs, last - first); ++i) {
+        for (int r = 0; r < kRows; ++r) {
+          y[r * out + first + i] = sums[r * kOutputs + i] +
+                                   (bias == nullptr ? 0.0f : bias[first + i]);
+        }
+      }
     }
   });
-}
-
-// Where weight [out, in] has its value (o, i).
-int64_t Place(int64_t o, int64_t i, int64_t steps) {
-  return (o / kBlock * steps + i / kBlock) * kStepValues +
-         o % kBlock / 16 * kTileValues + i % kBlock * 16 + o % 16;
 }
 
 }  // namespace
@@ -374,35 +497,57 @@ bool SplitMatrix::Supported() {
 
 SplitMatrix::SplitMatrix(const at::Tensor& weight, Parts parts)
     : in_(weight.size(1)), out_(weight.size(0)), parts_(parts) {
-  const int64_t steps = Blocks(in_), panels = Blocks(out_);
-  weight_ = at::zeros({panels * steps * kStepValues}, at::kFloat);
+  const int64_t steps = Blocks(in_);
+  const int64_t values = Blocks(out_) * 2 * steps * kTileValues;
+  upper_ = at::zeros({values}, at::kShort);
+  rest_ = at::zeros({values}, at::kShort);
   const float* from = weight.const_data_ptr<float>();
-  float* to = weight_.data_ptr<float>();
-  at::parallel_for(0, panels, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t o = begin * kBlock; o < std::min(end * kBlock, out_); ++o) {
+  int16_t* upper = upper_.data_ptr<int16_t>();
+  int16_t* rest = rest_.data_ptr<int16_t>();
+  at::parallel_for(0, out_, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o) {
       for (int64_t i = 0; i < in_; ++i) {
-        to[Place(o, i, steps)] = from[o * in_ + i];
+        const auto bits = absl::bit_cast<uint32_t>(from[o * in_ + i]);
+        // The magnitude, rounded half up: the sign is a bit of its own. A carry
+        // into the exponent is right, and what is left undoes it.
+        const uint32_t rounded = (bits + 0x8000) >> 16;
+        const int64_t at =
+            Place(o, steps) + i / kBlock * kTileValues + i % kBlock;
+        upper[at] = static_cast<int16_t>(rounded);
+        rest[at] = static_cast<int16_t>(bits - (rounded << 16));
       }
     }
   });
 }
 
+namespace {
+
+Halves HalvesOf(const at::Tensor& upper, const at::Tensor& rest, int64_t in) {
+  return {reinterpret_cast<const uint16_t*>(upper.const_data_ptr<int16_t>()),
+          rest.const_data_ptr<int16_t>(), Blocks(in)};
+}
+
+at::Tensor WholeSteps(const at::Tensor& x) {
+  const int64_t in = x.size(1);
+  return at::constant_pad_nd(x, {0, Blocks(in) * kBlock - in}).contiguous();
+}
+
+}  // namespace
+
 at::Tensor SplitMatrix::Multiply(const at::Tensor& x,
                                  const at::Tensor& bias) const {
   at::Tensor y = at::empty({x.size(0), out_}, x.options());
   const int64_t rows = x.size(0);
-  const float* weight = weight_.const_data_ptr<float>();
+  const Halves weight = HalvesOf(upper_, rest_, in_);
   const float* added = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
   float* to = y.data_ptr<float>();
   if (rows <= kFewRows) {
-    const at::Tensor padded =
-        at::constant_pad_nd(x, {0, Blocks(in_) * kBlock - in_}).contiguous();
+    const at::Tensor padded = WholeSteps(x);
     constexpr decltype(&MultiplyRows<1>) kByRows[kFewRows + 1] = {
         nullptr, MultiplyRows<1>, MultiplyRows<2>, MultiplyRows<3>,
         MultiplyRows<4>};
     if (rows > 0) {
-      kByRows[rows](padded.const_data_ptr<float>(), in_, weight, out_, added,
-                    to);
+      kByRows[rows](padded.const_data_ptr<float>(), weight, out_, added, to);
     }
     return y;
   }
@@ -412,19 +557,46 @@ at::Tensor SplitMatrix::Multiply(const at::Tensor& x,
   return y;
 }
 
+at::Tensor SplitMatrix::MultiplyFirstParts(const at::Tensor& x,
+                                           const at::Tensor& bias) const {
+  at::Tensor y = at::empty({x.size(0), out_}, x.options());
+  MultiplyMatrix<1>(x.const_data_ptr<float>(), x.size(0), in_,
+                    HalvesOf(upper_, rest_, in_), out_,
+                    bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                    y.data_ptr<float>());
+  return y;
+}
+
+void SplitMatrix::Dots(const float* x, absl::Span<const int32_t> outputs,
+                       float* y) const {
+  const Halves weight = HalvesOf(upper_, rest_, in_);
+  std::vector<float> padded;
+  if (in_ % kBlock != 0) {
+    padded.assign(weight.steps * kBlock, 0.0f);
+    std::copy(x, x + in_, padded.begin());
+    x = padded.data();
+  }
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    MultiplyLines<1, 1>(x, weight, Place(outputs[i], weight.steps), y + i);
+  }
+}
+
 at::Tensor SplitMatrix::Weight() const { return Rows(at::arange(out_)); }
 
 at::Tensor SplitMatrix::Rows(const at::Tensor& outputs) const {
   const at::Tensor index = outputs.contiguous();
   const int64_t* rows = index.const_data_ptr<int64_t>();
   at::Tensor weight = at::empty({index.numel(), in_}, at::kFloat);
-  const float* from = weight_.const_data_ptr<float>();
+  const Halves halves = HalvesOf(upper_, rest_, in_);
   float* to = weight.data_ptr<float>();
-  const int64_t steps = Blocks(in_);
   at::parallel_for(0, index.numel(), 64, [&](int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) {
+      const int64_t place = Place(rows[o], halves.steps);
       for (int64_t i = 0; i < in_; ++i) {
-        to[o * in_ + i] = from[Place(rows[o], i, steps)];
+        const int64_t at = place + i / kBlock * kTileValues + i % kBlock;
+        to[o * in_ + i] = absl::bit_cast<float>(
+            (static_cast<uint32_t>(halves.upper[at]) << 16) +
+            static_cast<uint32_t>(static_cast<int32_t>(halves.rest[at])));
       }
     }
   });
@@ -438,6 +610,11 @@ SplitMatrix::SplitMatrix(const at::Tensor&, Parts) {}
 at::Tensor SplitMatrix::Multiply(const at::Tensor&, const at::Tensor&) const {
   return {};
 }
+at::Tensor SplitMatrix::MultiplyFirstParts(const at::Tensor&,
+                                           const at::Tensor&) const {
+  return {};
+}
+void SplitMatrix::Dots(const float*, absl::Span<const int32_t>, float*) const {}
 at::Tensor SplitMatrix::Weight() const { return {}; }
 at::Tensor SplitMatrix::Rows(const at::Tensor&) const { return {}; }
 

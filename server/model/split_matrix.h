@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "ATen/ATen.h"
+#include "absl/types/span.h"
 
 namespace cupola::model {
 
@@ -22,10 +23,11 @@ namespace cupola::model {
 // signs, the root mean square of their errors is 4.4e-6 of that of the outputs,
 // whatever d_in.
 //
-// The weight is held as it came, in the tiles' order, and split while it is
-// used: it takes as many bytes as before (padded to whole tiles) and loses
-// nothing. Results beyond float32's range become NaN rather than infinite;
-// values below 2^-126 count as zero. Immutable; any thread may call.
+// The weight is held as its first parts, which tiles take as they are, and the
+// rest of its bits, from which further parts are made while it is used: it
+// takes as many bytes as before (padded to whole tiles) and loses nothing.
+// Results beyond float32's range become NaN rather than infinite; values below
+// 2^-126 count as zero. Immutable; any thread may call.
 class SplitMatrix {
  public:
   enum class Parts { kTwo = 2, kThree = 3 };
@@ -42,17 +44,31 @@ class SplitMatrix {
   // float32 [rows, out].
   at::Tensor Multiply(const at::Tensor& x, const at::Tensor& bias) const;
 
-  bool defined() const { return weight_.defined(); }
-  int64_t bytes() const { return weight_.defined() ? weight_.nbytes() : 0; }
+  // x1 w1 + bias alone: half the reading and a third of the products of two
+  // parts. Off by no more than |x - x1| |w| + |x1| |w - w1| and what float32
+  // sums of `in` values lose.
+  at::Tensor MultiplyFirstParts(const at::Tensor& x,
+                                const at::Tensor& bias) const;
+
+  // y[i] = x . w of outputs[i], in float32. x: [in].
+  void Dots(const float* x, absl::Span<const int32_t> outputs, float* y) const;
+
+  int64_t in_features() const { return in_; }
+  int64_t out_features() const { return out_; }
+  bool defined() const { return upper_.defined(); }
+  int64_t bytes() const {
+    return defined() ? upper_.nbytes() + rest_.nbytes() : 0;
+  }
   // float32 [out, in], to the bit.
   at::Tensor Weight() const;
   // Some of its rows, float32 [outputs, in]. outputs: int64, on the CPU.
   at::Tensor Rows(const at::Tensor& outputs) const;
 
  private:
-  // Panels of 32 outputs; in a panel steps of 32 inputs; in a step two tiles,
-  // for outputs 0-15 and 16-31; in a tile 32 inputs of 16 outputs. float32.
-  at::Tensor weight_;
+  // Tiles of 16 outputs and 32 inputs, those of the same outputs one behind the
+  // other; in a tile 32 inputs of output 0, and so on. Int16: a value's upper
+  // 16 bits, rounded, and its bits less those.
+  at::Tensor upper_, rest_;
   int64_t in_ = 0, out_ = 0;
   Parts parts_ = Parts::kThree;
 };

@@ -138,6 +138,47 @@ INSTANTIATE_TEST_SUITE_P(
         ::testing::Values("none", "constant_norm_rescale", "layer_norm"),
         ::testing::Bool()));
 
+// So many latents that few of them are computed in full, where the processor
+// has bfloat16 tiles (encoder_screen.h).
+TEST(DictionaryTest, WideTopK) {
+  Json cfg = Config("topk");
+  cfg["d_sae"] = 12288;
+  TensorMap tensors = RandomTensors(cfg, 6);
+  const NaiveDictionary naive(cfg, tensors);
+  const auto dictionary = Load(cfg, tensors);
+  const at::Tensor x = RandomRows(20, 24, 3);
+  const at::Tensor dense = Dense(Encode(*dictionary, x));
+  EncodeOptions few, some;
+  few.top_k = 3;
+  few.min_activation = 0.5f;
+  const at::Tensor largest = Dense(Encode(*dictionary, x, few));
+  // Latents that are asked for compete with all the others.
+  for (int32_t i = 0; i < 12288; i += 3) some.latents.push_back(i);
+  const at::Tensor third = Encode(*dictionary, x, some).indices;
+  for (int64_t row = 0; row < 20; ++row) {
+    const Vector expected = naive.Encode(RowOf(x, row));
+    EXPECT_LT(MaxDifference(RowOf(dense, row), expected), kTolerance) << row;
+  }
+  EXPECT_TRUE(at::equal(largest, KeepTopK(dense, 3) * (dense > 0.5f)));
+  const at::Tensor places = dense.nonzero().select(1, 1);
+  EXPECT_EQ(third.numel(), (places % 3 == 0).sum().item<int64_t>());
+}
+
+// Where no latent stands out all of them are computed, and the first ones win.
+TEST(DictionaryTest, WideTopKOfEqualLatents) {
+  Json cfg = Config("topk");
+  cfg["d_sae"] = 12288;
+  TensorMap tensors = RandomTensors(cfg, 6);
+  tensors["W_enc"].copy_(tensors["W_enc"].narrow(1, 0, 1).clone());
+  tensors["b_enc"].fill_(50);  // all are positive
+  const auto dictionary = Load(cfg, tensors);
+  for (int64_t rows : {2, 300}) {
+    const SparseRows features = Encode(*dictionary, RandomRows(rows, 24, 3));
+    EXPECT_TRUE(at::equal(features.indices.view({rows, 8}),
+                          at::arange(8, at::kInt).expand({rows, 8})));
+  }
+}
+
 TEST(DictionaryTest, TopKRescaledByDecoderNorm) {
   Json cfg = Config("topk");
   cfg["rescale_acts_by_decoder_norm"] = true;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -75,6 +76,36 @@ TEST_P(SplitMatrixTest, GivesTheWeightBack) {
   EXPECT_GE(matrix.bytes(), static_cast<int64_t>(weight.nbytes()));
 }
 
+TEST_P(SplitMatrixTest, FirstPartsAndDots) {
+  const auto [rows, in, out] = GetParam();
+  const at::Tensor weight = at::randn({out, in}), x = at::randn({rows, in});
+  const at::Tensor bias = at::randn({out});
+  const SplitMatrix matrix(weight, Parts::kTwo);
+  const auto rounded = [](const at::Tensor& t) {
+    return t.to(at::kBFloat16).to(at::kDouble);
+  };
+  const at::Tensor first = at::linear(rounded(x), rounded(weight));
+  const at::Tensor sizes = at::linear(rounded(x).abs(), rounded(weight).abs());
+  const at::Tensor bound = sizes * (static_cast<double>(in) * 0x1p-24) + 1e-5;
+  for (const at::Tensor& added : {bias, at::Tensor()}) {
+    const at::Tensor expected =
+        added.defined() ? first + added.to(at::kDouble) : first;
+    const at::Tensor y = matrix.MultiplyFirstParts(x, added).to(at::kDouble);
+    EXPECT_TRUE(((y - expected).abs() <= bound).all().item<bool>());
+  }
+  std::vector<int32_t> outputs;
+  for (int64_t o = out - 1; o >= 0; o -= 3) outputs.push_back(o);
+  std::vector<float> dots(outputs.size());
+  matrix.Dots(x[rows - 1].const_data_ptr<float>(), outputs, dots.data());
+  for (size_t i = 0; i < dots.size(); ++i) {
+    const double dot =
+        at::dot(x[rows - 1].to(at::kDouble), weight[outputs[i]].to(at::kDouble))
+            .item<double>();
+    EXPECT_NEAR(dots[i], dot,
+                sizes[rows - 1][outputs[i]].item<double>() * 0x1p-20 + 1e-6);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Shapes, SplitMatrixTest,
     testing::Values(std::tuple{1, 40, 300}, std::tuple{1, 512, 130},
@@ -89,6 +120,23 @@ TEST_F(SplitMatrixTest, NoRowsAreNoProduct) {
                 .Multiply(at::empty({0, 3}), {})
                 .sizes(),
             at::IntArrayRef({0, 5}));
+}
+
+// To the bit: values whose upper half rounds up, into the next exponent or
+// beyond the largest, subnormal ones, and zeros of both signs.
+TEST_F(SplitMatrixTest, LosesNoBit) {
+  std::vector<int32_t> bits = {0x7f7fffff, 0x7f7f8000, 0x7f7f7fff, 0x3f7f8000,
+                               0x3f7f7fff, 0x007fffff, 0x00000001, 0x00008000,
+                               0x00000000, 0x3f80ffff};
+  const size_t count = bits.size();
+  for (size_t i = 0; i < count; ++i) {
+    bits.push_back(static_cast<int32_t>(bits[i] | 0x80000000u));
+  }
+  const at::Tensor weight =
+      at::tensor(bits, at::kInt).view({4, 5}).view(at::kFloat);
+  EXPECT_TRUE(
+      at::equal(SplitMatrix(weight, Parts::kThree).Weight().view(at::kInt),
+                weight.view(at::kInt)));
 }
 
 // An activation that overflowed must not turn into a number.
