@@ -8,9 +8,12 @@ import cupola
 import numpy as np
 import pandas
 import pytest
+import torch
 from harness.examples import EXAMPLES, figures, run
 from harness.server import Server
+from safetensors.torch import load_file
 from scipy.optimize import linear_sum_assignment
+from transformers import GPT2LMHeadModel
 
 STEPS = (0, 30, 90)
 SKIP = 1
@@ -134,3 +137,132 @@ def test_growing_features(ran, client, tmp_path):
         assert float(l0) == pytest.approx((acts[step] > 0).sum() / tokens, abs=2e-3)
         assert int(silent) == (~(acts[step] > 0).any(axis=0)).sum()
     assert re.search(r"small-30/sae-in-order: .* cosine of 0\.\d+", said)
+
+
+class Mlp:
+    """Layer 1's MLP of the last small model on the corpus, and what its
+    dictionaries make of it, by transformers and PyTorch in float64."""
+
+    @torch.no_grad()
+    def __init__(self, client, folder):
+        name = f"small-{STEPS[-1]}"
+        self.model = GPT2LMHeadModel.from_pretrained(folder / name).double().eval()
+        self.block = self.model.transformer.h[1]
+        corpus = client.dataset("stories")
+        how = corpus.tokenize(name).tokenization
+        self.rows = corpus.tokens(how, 0, len(corpus))
+        seen = []
+        handle = self.block.mlp.register_forward_hook(
+            lambda _, inputs, output: seen.append((inputs[0][0], output[0]))
+        )
+        for row in self.rows:
+            self.model(torch.tensor([row]))
+        handle.remove()
+        inputs, out = (torch.cat([one[SKIP:] for one in part]) for part in zip(*seen))
+        self.pre = self.block.mlp.c_fc(inputs)
+        # Folded processing: no gain, and what is written is centred.
+        x = (inputs - self.block.ln_2.bias) / self.block.ln_2.weight
+        self.out = centred(out)
+        self.w_out = centred(self.block.mlp.c_proj.weight)
+        self.b_out = centred(self.block.mlp.c_proj.bias)
+        self.transcoder, self.midcoder = (
+            {
+                part: tensor.double()
+                for part, tensor in load_file(
+                    folder / f"{name}-{kind}" / "sae_weights.safetensors"
+                ).items()
+            }
+            for kind in ("transcoder", "midcoder")
+        )
+        w = self.transcoder
+        self.acts = (x @ w["W_enc"] + w["b_enc"]).relu()
+        self.by_transcoder = self.acts @ w["W_dec"] + w["b_dec"]
+        self.mid = self.acts @ self.midcoder["W_dec"] + self.midcoder["b_dec"]
+        self.by_midcoder = self.mid.relu() @ self.w_out + self.b_out
+
+    @torch.no_grad()
+    def loss(self, replaced=None, rows=40):
+        """The mean over some rows, with the MLP's output replaced behind the
+        first token."""
+        losses, begin = [], 0
+        for row in self.rows[:rows]:
+            count = len(row) - SKIP
+
+            def put(_, inputs, output, begin=begin, count=count):
+                if replaced is not None:
+                    output = output.clone()
+                    output[0, SKIP:] = replaced[begin : begin + count]
+                return output
+
+            handle = self.block.mlp.register_forward_hook(put)
+            logits = self.model(torch.tensor([row])).logits[0].log_softmax(-1)
+            handle.remove()
+            places = range(SKIP, len(row) - 1)
+            losses += [-float(logits[place, row[place + 1]]) for place in places]
+            begin += count
+        return np.mean(losses)
+
+
+def centred(x):
+    return x - x.mean(dim=-1, keepdim=True)
+
+
+def test_transcoder_neurons(ran, client, small, tmp_path):
+    said = ran("transcoder_neurons.py")
+    names = "frequencies cosines cosines-by-frequency together noise eigenvalues"
+    figures(tmp_path, [f"d-{name}" for name in names.split()])
+    mlp = Mlp(client, small)
+    acts, decoder = mlp.acts, mlp.transcoder["W_dec"]
+
+    def told(pattern):
+        return float(re.search(pattern + r" (-?[\d.]+\d)", said)[1])
+
+    for pattern, difference in (
+        ("transcoder", mlp.by_transcoder - mlp.out),
+        ("midcoder", mlp.by_midcoder - mlp.out),
+        ("its pre-activations", mlp.mid - mlp.pre),
+        ("the output itself", mlp.out),
+    ):
+        error = float(difference.pow(2).mean())
+        assert told(pattern) == pytest.approx(error, rel=1e-4, abs=1e-5)
+    for pattern, replaced in (
+        ("loss: clean", None),
+        ("with the transcoder", mlp.by_transcoder),
+        ("with the midcoder", mlp.by_midcoder),
+    ):
+        assert told(pattern) == pytest.approx(mlp.loss(replaced), abs=2e-4)
+
+    table = pandas.read_csv(tmp_path / "d-features.csv")
+    live = int((acts > 0).any(dim=0).sum())
+    assert len(table) == min(64, live)
+    gate = (mlp.mid > 0).double()
+    for one in table.itertuples():
+        on = acts[:, one.latent] > 0
+        own = acts[on, one.latent]
+        assert one.count == int(on.sum())
+        assert one.frequency == pytest.approx(float(on.double().mean()))
+        assert one.mean == pytest.approx(float(own.mean()), rel=1e-4)
+        gated = (own[:, None] * gate[on]).mean(dim=0)
+        foretold = (gated * mlp.midcoder["W_dec"][one.latent]) @ mlp.w_out
+        cosine = torch.cosine_similarity(foretold, decoder[one.latent], dim=0)
+        # A neuron on its border may be open here and not there.
+        assert one.predicted_cosine == pytest.approx(float(cosine), abs=2e-3)
+
+    chosen = table["latent"].tolist()
+    on = (acts[:, chosen] > 0).double()
+    share = on.mean(dim=0)
+    both = on.T @ on / len(on) - torch.outer(share, share)
+    phi = both / torch.outer(*[(share * (1 - share)).sqrt()] * 2)
+    published = both / torch.outer((share * (1 - share)).sqrt(), share.sqrt())
+    assert told("symmetric one at most") == pytest.approx(
+        float((published - phi).abs().max()), abs=2e-4
+    )
+    phi.fill_diagonal_(-1)
+    assert told(r"of tokens, correlation") == pytest.approx(float(phi.max()), abs=1e-3)
+
+    density = (acts > 0).double().mean(dim=0).numpy()
+    common = np.argsort(-density, kind="stable")[:128].tolist()
+    unit = torch.nn.functional.normalize(decoder[common], dim=1)
+    cosines = unit @ unit.T
+    large = torch.linalg.eigvalsh(cosines * (cosines >= 0.5))[-1]
+    assert told("eigenvalues from") == pytest.approx(float(large), abs=1e-3)
