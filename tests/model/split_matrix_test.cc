@@ -81,11 +81,15 @@ TEST_P(SplitMatrixTest, FirstPartsAndDots) {
   const at::Tensor weight = at::randn({out, in}), x = at::randn({rows, in});
   const at::Tensor bias = at::randn({out});
   const SplitMatrix matrix(weight, Parts::kTwo);
-  const auto rounded = [](const at::Tensor& t) {
-    return t.to(at::kBFloat16).to(at::kDouble);
-  };
-  const at::Tensor first = at::linear(rounded(x), rounded(weight));
-  const at::Tensor sizes = at::linear(rounded(x).abs(), rounded(weight).abs());
+  // Half to even as the processor does, and half away from zero.
+  const at::Tensor x1 = x.to(at::kBFloat16).to(at::kDouble);
+  const at::Tensor w1 = weight.view(at::kInt)
+                            .add(0x8000)
+                            .bitwise_and(static_cast<int32_t>(0xffff0000))
+                            .view(at::kFloat)
+                            .to(at::kDouble);
+  const at::Tensor first = at::linear(x1, w1);
+  const at::Tensor sizes = at::linear(x1.abs(), w1.abs());
   const at::Tensor bound = sizes * (static_cast<double>(in) * 0x1p-24) + 1e-5;
   for (const at::Tensor& added : {bias, at::Tensor()}) {
     const at::Tensor expected =
