@@ -56,6 +56,8 @@ struct Flags {
   int64_t drain_seconds = 30;
   int64_t job_checkpoint_seconds = 30;
   int64_t dataset_bytes = int64_t{64} << 30, job_bytes = int64_t{64} << 30;
+  int64_t store_bytes = int64_t{64} << 30, store_keep_hours = 0;
+  int64_t job_memory = int64_t{16} << 30;
   int64_t dataset_keep_hours = 0, job_keep_hours = 0;  // 0: for good
   std::string log_level = "info";
   // Either makes the others optional.

@@ -76,6 +76,9 @@ engine::EngineOptions ToEngineOptions(const Flags& flags,
   options.dataset_keep = keep(flags.dataset_keep_hours);
   options.job_bytes = flags.job_bytes;
   options.job_keep = keep(flags.job_keep_hours);
+  options.job_memory = flags.job_memory;
+  options.store_bytes = flags.store_bytes;
+  options.store_keep = keep(flags.store_keep_hours);
   return options;
 }
 

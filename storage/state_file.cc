@@ -8,12 +8,12 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <utility>
 #include <vector>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "storage/file_error.h"
 
 namespace cupola::storage {
 namespace {
@@ -26,16 +26,6 @@ constexpr uint32_t kFormat = 1;
 constexpr uint32_t kMaxKindBytes = 256;
 constexpr uint64_t kTrailerBytes = 2 * sizeof(uint64_t);
 constexpr size_t kBlockBytes = size_t{1} << 20;
-
-// Makes a rename in `path`'s directory last.
-void SyncDirectory(const std::string& path) {
-  const std::string directory =
-      std::filesystem::path(path).parent_path().string();
-  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  fsync(fd);
-  close(fd);
-}
 
 }  // namespace
 
@@ -55,12 +45,7 @@ StateWriter::~StateWriter() {
 }
 
 absl::Status StateWriter::Failure(absl::string_view doing) const {
-  const int error = errno;
-  const std::string message =
-      absl::StrCat("cannot ", doing, " ", part_, ": ", std::strerror(error));
-  return error == ENOSPC || error == EDQUOT || error == EFBIG
-             ? absl::ResourceExhaustedError(message)
-             : absl::InternalError(message);
+  return FileError(doing, part_);
 }
 
 absl::StatusOr<std::unique_ptr<StateWriter>> StateWriter::Create(

@@ -44,6 +44,7 @@ class Accumulation : public AccumulatingWork<JacobianTotals> {
         ask_(host.jacobian) {}
 
   absl::Status RunChunk(int64_t chunk, const RequestContext& context) override {
+    RETURN_IF_ERROR(MakeState());
     JacobianRequest request = request_;
     request.prompts.emplace();
     RETURN_IF_ERROR(job_.rows.Ask(plan_->pieces(chunk), &*request.prompts,

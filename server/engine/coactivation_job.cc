@@ -25,15 +25,17 @@ class CoactivationWork : public AccumulatingWork<Coactivations> {
  public:
   CoactivationWork(FeaturesRequest request, const CoactivationsOptions& options,
                    TokenJob job, const JobHost& host)
-      : AccumulatingWork(std::move(job), host,
-                         [options] { return Coactivations(options); }),
+      : AccumulatingWork(
+            std::move(job), host, [options] { return Coactivations(options); },
+            Coactivations::Bytes(options)),
         request_(std::move(request)),
         host_(host) {}
 
   absl::Status RunChunk(int64_t chunk, const RequestContext& context) override {
-    ASSIGN_OR_RETURN(
-        const FeatureChunk features,
-        AskFeatureChunk(request_, job_, plan_->pieces(chunk), host_, context));
+    RETURN_IF_ERROR(MakeState());
+    ASSIGN_OR_RETURN(const FeatureChunk features,
+                     AskFeatureChunk(request_, job_, chunk,
+                                     plan_->pieces(chunk), host_, context));
     return totals().Add(features.View(), features.Places());
   }
 

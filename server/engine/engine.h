@@ -24,6 +24,7 @@
 #include "server/engine/observer.h"
 #include "server/engine/requests.h"
 #include "server/engine/run_requests.h"
+#include "server/engine/store_activations_job.h"
 #include "server/engine/weight_requests.h"
 #include "storage/result_cache.h"
 
@@ -55,10 +56,14 @@ struct EngineOptions {
   bool hold_jobs = false;
   // A job saves its state when so much time has gone by.
   absl::Duration job_checkpoint = absl::Seconds(30);
-  // Of datasets, and of the states of jobs; and how long they are kept.
+  // Of datasets, of the states of jobs, and of stored activations; and how long
+  // they are kept.
   int64_t dataset_bytes = 64LL << 30, job_bytes = 64LL << 30;
+  int64_t store_bytes = 64LL << 30;
+  int64_t job_memory = 16LL << 30;  // of jobs' states together
   absl::Duration dataset_keep = absl::InfiniteDuration();
   absl::Duration job_keep = absl::InfiniteDuration();
+  absl::Duration store_keep = absl::InfiniteDuration();
   int front_threads = 4;   // tokenizing, hashing, cache reads
   bool self_check = true;  // measure dictionaries at load
 };
@@ -122,7 +127,8 @@ class Engine {
   void ReadDataset(ReadDatasetRequest, RequestContext, Done<ReadDatasetAnswer>);
 
   // Submit jobs (accumulate_jacobian.h, feature_statistics_job.h,
-  // match_features_job.h, coactivation_job.h); done when they are on the disk.
+  // match_features_job.h, coactivation_job.h, store_activations_job.h); done
+  // when they are on the disk.
   void AccumulateJacobian(AccumulateJacobianRequest, JobOptions, RequestContext,
                           Done<JobInfo>);
   void ComputeFeatureStatistics(FeatureStatisticsRequest, JobOptions,
@@ -131,6 +137,8 @@ class Engine {
                      Done<JobInfo>);
   void CountCoactivation(CoactivationRequest, JobOptions, RequestContext,
                          Done<JobInfo>);
+  void StoreActivations(StoreActivationsRequest, JobOptions, RequestContext,
+                        Done<JobInfo>);
   // See Jobs::Merge.
   void MergeShards(std::vector<ReceivedShard>, JobOptions, RequestContext,
                    Done<JobInfo>);
@@ -142,7 +150,9 @@ class Engine {
                             Done<FeatureMatchingAnswer>);
   void QueryCoactivation(CoactivationQuery, RequestContext,
                          Done<CoactivationAnswer>);
+  void ReadStore(ReadStoreRequest, RequestContext, Done<ReadStoreAnswer>);
   Jobs& jobs();
+  ActivationStores& stores();
 
   // Catalog.
   std::vector<ModelStatus> Models() const;

@@ -88,6 +88,7 @@ absl::Status Engine::Impl::Start() {
   LoadNew(Entries{}, *catalog_->entries());
   slow_ = std::make_unique<Executor>(kSlowThreads);
   StartDatasets();
+  StartStores();
   StartJobs();
   return absl::OkStatus();
 }

@@ -107,6 +107,7 @@ class Engine::Impl {
   template <typename Answer, typename Body>
   void Slowly(const RequestContext& context, Done<Answer> done,
               const char* what, Body body);
+  void StartStores();
   void StartJobs();
   void StartDatasets();
   // `body`, which may block, on the slow executor, with what the model's files
@@ -139,6 +140,8 @@ class Engine::Impl {
   std::map<std::string, std::unique_ptr<DeviceWorker>> workers_;
   std::unique_ptr<Executor> front_;
   std::unique_ptr<Datasets> datasets_;
+  std::unique_ptr<ActivationStores> stores_;
+  std::unique_ptr<JobMemory> job_memory_;
   std::unique_ptr<Jobs> jobs_;
   std::unique_ptr<Executor> slow_;  // for what takes minutes or blocks
 

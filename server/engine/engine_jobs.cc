@@ -11,6 +11,7 @@
 #include "server/engine/engine_impl.h"
 #include "server/engine/feature_statistics_job.h"
 #include "server/engine/match_features_job.h"
+#include "server/engine/store_activations_job.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::engine {
@@ -35,6 +36,8 @@ JobHost Engine::Impl::MakeJobHost() {
   JobHost host;
   host.limits = limits();
   host.datasets = datasets_.get();
+  host.stores = stores_.get();
+  host.memory = job_memory_.get();
   host.open = [this](const std::string& dictionary,
                      const std::vector<std::string>& others,
                      const RequestContext& context) {
@@ -78,7 +81,20 @@ JobHost Engine::Impl::MakeJobHost() {
   return host;
 }
 
+void Engine::Impl::StartStores() {
+  ActivationStores::Options options;
+  const std::string state = StateDirectory();
+  if (!state.empty()) options.directory = absl::StrCat(state, "/activations");
+  options.max_bytes = options_.store_bytes;
+  options.keep = options_.store_keep;
+  options.in_use = [this](const storage::Digest& key) {
+    return jobs_ != nullptr && jobs_->Writes(key);
+  };
+  stores_ = ActivationStores::Open(std::move(options));
+}
+
 void Engine::Impl::StartJobs() {
+  job_memory_ = std::make_unique<JobMemory>(options_.job_memory);
   Jobs::Options options;
   const std::string state = StateDirectory();
   if (!state.empty()) options.directory = absl::StrCat(state, "/jobs");
@@ -96,6 +112,7 @@ void Engine::Impl::StartJobs() {
   add(kFeatureStatistics, MakeFeatureStatistics);
   add(kMatchFeatures, MakeMatchFeatures);
   add(kCoactivation, MakeCoactivation);
+  add(kStoreActivations, MakeStoreActivations);
   jobs_ = Jobs::Open(std::move(options));
 }
 
@@ -216,6 +233,24 @@ void Engine::MergeShards(std::vector<ReceivedShard> shards, JobOptions options,
         return jobs->Merge(shards, options, context);
       });
 }
+
+void Engine::StoreActivations(StoreActivationsRequest request,
+                              JobOptions options, RequestContext context,
+                              Done<JobInfo> done) {
+  impl_->SubmitJob(std::move(request), std::move(options), context,
+                   std::move(done));
+}
+
+void Engine::ReadStore(ReadStoreRequest request, RequestContext context,
+                       Done<ReadStoreAnswer> done) {
+  impl_->Slowly<ReadStoreAnswer>(
+      context, std::move(done), "reading a store",
+      [impl = impl_.get(), request = std::move(request)] {
+        return engine::ReadStore(request, impl->limits(), impl->stores_.get());
+      });
+}
+
+ActivationStores& Engine::stores() { return *impl_->stores_; }
 
 Jobs& Engine::jobs() { return *impl_->jobs_; }
 

@@ -27,15 +27,18 @@ class StatisticsWork : public AccumulatingWork<FeatureStatistics> {
   StatisticsWork(FeaturesRequest request,
                  const FeatureStatisticsOptions& options, TokenJob job,
                  const JobHost& host)
-      : AccumulatingWork(std::move(job), host,
-                         [options] { return FeatureStatistics(options); }),
+      : AccumulatingWork(
+            std::move(job), host,
+            [options] { return FeatureStatistics(options); },
+            FeatureStatistics::Bytes(options)),
         request_(std::move(request)),
         host_(host) {}
 
   absl::Status RunChunk(int64_t chunk, const RequestContext& context) override {
-    ASSIGN_OR_RETURN(
-        const FeatureChunk features,
-        AskFeatureChunk(request_, job_, plan_->pieces(chunk), host_, context));
+    RETURN_IF_ERROR(MakeState());
+    ASSIGN_OR_RETURN(const FeatureChunk features,
+                     AskFeatureChunk(request_, job_, chunk,
+                                     plan_->pieces(chunk), host_, context));
     totals().Add(features.View(), features.Places());
     return absl::OkStatus();
   }

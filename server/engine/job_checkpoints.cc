@@ -77,6 +77,7 @@ absl::StatusOr<int64_t> JobCheckpoints::Restore(
     }
     damage = (*work)->Restore(state->get());
     if (damage.ok()) return *chunks;
+    if (absl::IsResourceExhausted(damage)) return damage;  // no damage at all
     ASSIGN_OR_RETURN(*work, make());
   }
   // The one before the first is the beginning.

@@ -31,7 +31,8 @@ class JobCheckpoints {
   // Brings the work to the newest state that is whole; how many chunks are in
   // it (0: there is none, or only one was ever saved and is damaged). `make`
   // gives the work anew when a damaged state has
-  // got into it. FAILED_PRECONDITION where the state is of another identity or
+  // got into it. RESOURCE_EXHAUSTED: the work has no memory for its state;
+  // FAILED_PRECONDITION where the state is of another identity or
   // version; DATA_LOSS where there are more and none is whole.
   absl::StatusOr<int64_t> Restore(
       const std::string& id, const std::string& kind,

@@ -32,6 +32,7 @@ struct JobProvenance {
   std::string dataset;               // empty: prompts of the request
   storage::Digest dataset_digest{};  // of the documents
   storage::Digest rows_digest{};     // of the rows of tokens
+  storage::Digest store{};           // that the job writes; else zeros
   std::string parameters;            // everything else, JSON
 };
 

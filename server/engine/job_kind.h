@@ -10,9 +10,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/analysis/accumulator.h"
+#include "server/engine/activation_stores.h"
 #include "server/engine/attribution_requests.h"
 #include "server/engine/datasets.h"
 #include "server/engine/jacobian_requests.h"
+#include "server/engine/job_memory.h"
 #include "server/engine/job_rows.h"
 #include "server/engine/job_work.h"
 #include "server/engine/jobs.h"
@@ -38,6 +40,8 @@ namespace cupola::engine {
 struct JobHost {
   Limits limits;
   Datasets* datasets = nullptr;
+  ActivationStores* stores = nullptr;
+  const JobMemory* memory = nullptr;
   // A dictionary, and others beside it.
   std::function<absl::StatusOr<Sources>(const std::string& dictionary,
                                         const std::vector<std::string>& others,
@@ -65,11 +69,16 @@ template <analysis::Accumulator A>
 class AccumulatingWork : public JobWork {
  public:
   // `zero` makes A without anything added, whose size the maker has checked: it
-  // is called when the state is needed, as to submit a job takes none.
-  AccumulatingWork(TokenJob job, const JobHost& host, std::function<A()> zero)
+  // is called when the state is needed, as to submit a job takes none. `bytes`:
+  // what it takes at most, where it is worth counting; it is then charged to
+  // the jobs' memory.
+  AccumulatingWork(TokenJob job, const JobHost& host, std::function<A()> zero,
+                   double bytes = 0)
       : job_(std::move(job)),
         datasets_(host.datasets),
-        zero_(std::move(zero)) {}
+        memory_(host.memory),
+        zero_(std::move(zero)),
+        bytes_(bytes) {}
 
   uint32_t version() const override { return A::kVersion; }
   storage::Digest identity() const override { return job_.identity; }
@@ -89,7 +98,8 @@ class AccumulatingWork : public JobWork {
     return totals().Save(state);
   }
   absl::Status Restore(storage::StateReader* state) override {
-    return totals().Restore(state);
+    const absl::Status made = MakeState();
+    return made.ok() ? totals().Restore(state) : made;
   }
   absl::Status Merge(const JobWork& later) override {
     return totals().Merge(
@@ -99,6 +109,17 @@ class AccumulatingWork : public JobWork {
   const A& totals() const { return *totals_; }
 
  protected:
+  // Before a chunk asks for anything. JobMemory's error.
+  absl::Status MakeState() {
+    if (totals_.has_value()) return absl::OkStatus();
+    if (bytes_ > 0) {
+      auto charge = memory_->Take(bytes_);
+      if (!charge.ok()) return charge.status();
+      charge_ = *std::move(charge);
+    }
+    totals();
+    return absl::OkStatus();
+  }
   A& totals() {
     if (!totals_.has_value()) totals_.emplace(zero_());
     return *totals_;
@@ -106,9 +127,12 @@ class AccumulatingWork : public JobWork {
 
   TokenJob job_;
   const Datasets* const datasets_;
+  const JobMemory* const memory_;
   std::optional<ChunkPlan> plan_;  // once begun
   const std::function<A()> zero_;
-  std::optional<A> totals_;  // once there is a state
+  const double bytes_;
+  JobMemory::Charge charge_;  // for the state
+  std::optional<A> totals_;   // once there is a state
 };
 
 }  // namespace cupola::engine

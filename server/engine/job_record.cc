@@ -10,6 +10,15 @@ namespace {
 
 using model::Json;
 
+// 0: for good.
+constexpr int64_t kForGood = 0;
+
+int64_t ToMicros(absl::Time time) {
+  return time < absl::InfiniteFuture() ? absl::ToUnixMicros(time) : kForGood;
+}
+
+}  // namespace
+
 Json ToJson(const JobProvenance& provenance) {
   Json dictionaries = Json::array();
   for (const auto& [name, digest] : provenance.dictionaries) {
@@ -21,6 +30,7 @@ Json ToJson(const JobProvenance& provenance) {
           {"dataset", provenance.dataset},
           {"dataset_digest", storage::ToHex(provenance.dataset_digest)},
           {"rows_digest", storage::ToHex(provenance.rows_digest)},
+          {"store", storage::ToHex(provenance.store)},
           {"parameters", provenance.parameters}};
 }
 
@@ -38,18 +48,10 @@ JobProvenance ProvenanceFromJson(const Json& json) {
   provenance.dataset = json.at("dataset");
   provenance.dataset_digest = digest("dataset_digest");
   provenance.rows_digest = digest("rows_digest");
+  if (json.contains("store")) provenance.store = digest("store");
   provenance.parameters = json.at("parameters");
   return provenance;
 }
-
-// 0: for good.
-constexpr int64_t kForGood = 0;
-
-int64_t ToMicros(absl::Time time) {
-  return time < absl::InfiniteFuture() ? absl::ToUnixMicros(time) : kForGood;
-}
-
-}  // namespace
 
 bool HasEnded(JobState state) {
   return state != JobState::kQueued && state != JobState::kRunning;

@@ -7,6 +7,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "server/engine/job_info.h"
+#include "server/model/json.h"
 
 // What is written of a job, as JSON. Records of earlier versions, which lack
 // some fields, are read as well.
@@ -19,6 +20,10 @@ struct JobRecord {
   int64_t crashes = 0;     // since the last checkpoint that was new
   absl::Duration keep = absl::InfiniteDuration();  // once it has ended
 };
+
+model::Json ToJson(const JobProvenance& provenance);
+// Throws Json::exception.
+JobProvenance ProvenanceFromJson(const model::Json& json);
 
 std::string EncodeJobRecord(const JobRecord& record);
 // DATA_LOSS, naming the job, where it is not what was written.

@@ -276,6 +276,30 @@ absl::Status JobRows::Ask(const std::vector<RowPiece>& pieces, Prompts* prompts,
   return absl::OkStatus();
 }
 
+void JobRows::Label(const std::vector<RowPiece>& pieces,
+                    const Positions& positions, std::vector<int64_t>* row,
+                    std::vector<int32_t>* position) const {
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    for (const int64_t p : positions.lists[i]) {
+      row->push_back(first_row_ + pieces[i].row);
+      position->push_back(static_cast<int32_t>(p));
+    }
+  }
+}
+
+storage::Digest JobRows::Identity() const {
+  storage::Hasher hasher("job-rows/1");
+  hasher.AddDigest(digest_)
+      .AddInt(first_row_)
+      .AddInt(row_count_)
+      .AddInt(skip_)
+      .AddInt(every_.has_value());
+  if (every_.has_value()) hasher.AddInts(every_->data(), every_->size());
+  for (const auto& ids : tokens_) hasher.AddInts(ids.data(), ids.size());
+  for (const auto& all : positions_) hasher.AddInts(all.data(), all.size());
+  return hasher.Finish();
+}
+
 void JobRows::Tell(JobProvenance* provenance) const {
   provenance->dataset = dataset_;
   provenance->dataset_digest = content_;

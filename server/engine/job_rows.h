@@ -80,6 +80,13 @@ class JobRows {
   absl::Status Ask(const std::vector<RowPiece>& pieces, Prompts* prompts,
                    Positions* positions) const;
 
+  // Of each position of such a request, in order: the row (of the dataset, or
+  // the prompt's number) and the position in it.
+  void Label(const std::vector<RowPiece>& pieces, const Positions& positions,
+             std::vector<int64_t>* row, std::vector<int32_t>* position) const;
+
+  // Of the tokens and positions, whatever the dataset is called.
+  storage::Digest Identity() const;
   void Tell(JobProvenance* provenance) const;
 
  private:

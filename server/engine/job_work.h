@@ -40,6 +40,7 @@ class JobWork {
                                 const RequestContext& context) = 0;
 
   virtual absl::Status Save(storage::StateWriter* state) const = 0;
+  // RESOURCE_EXHAUSTED: there is no memory for it; any other error: damage.
   virtual absl::Status Restore(storage::StateReader* state) = 0;
   // Adds the state of work of the same kind, specification and identity, whose
   // chunks come behind this one's (analysis/accumulator.h).

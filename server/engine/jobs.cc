@@ -281,6 +281,14 @@ bool Jobs::Uses(const storage::Digest& dataset) const {
   });
 }
 
+bool Jobs::Writes(const storage::Digest& store) const {
+  absl::MutexLock lock(&mu_);
+  return std::any_of(jobs_.begin(), jobs_.end(), [&](const auto& entry) {
+    const JobInfo& info = entry.second.info;
+    return !HasEnded(info.state) && info.provenance.store == store;
+  });
+}
+
 void Jobs::Watch(const std::string& id, Teller tell) {
   absl::MutexLock lock(&mu_);
   const auto job = Find(id);

@@ -129,8 +129,10 @@ class Jobs {
   absl::StatusOr<std::shared_ptr<const JobWork>> Result(
       const std::string& id, const std::string& kind,
       const RequestContext& context);
-  // Whether a job that has not ended goes over these documents.
+  // Whether a job that has not ended goes over these documents, or writes this
+  // store.
   bool Uses(const storage::Digest& dataset) const;
+  bool Writes(const storage::Digest& store) const;
 
   // RESOURCE_EXHAUSTED: the state is larger than `max_bytes`.
   absl::StatusOr<ExportedShard> Export(const std::string& id,
@@ -186,6 +188,12 @@ class Jobs {
   // A result of `saved` chunks has turned out to be one of `left`: the job is
   // no longer done.
   absl::Status MarkDamaged(const std::string& id, int64_t saved, int64_t left);
+  // Restore; where there is no memory for the state, once more without the
+  // results that are held in it.
+  absl::StatusOr<Restored> RestoreInMemory(const std::string& id,
+                                           const std::string& kind,
+                                           const RequestContext& context);
+  void DropResults();
   absl::StatusOr<std::string> SpecificationOf(const std::string& id) const;
 
   // A job with an id, not yet kept. ALREADY_EXISTS; `*known` is the job of the

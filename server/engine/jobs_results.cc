@@ -45,6 +45,23 @@ absl::StatusOr<Jobs::Restored> Jobs::Restore(
   return restored;
 }
 
+void Jobs::DropResults() {
+  decltype(results_) dropped;  // freed with no lock held
+  absl::MutexLock lock(&mu_);
+  dropped.swap(results_);
+}
+
+absl::StatusOr<Jobs::Restored> Jobs::RestoreInMemory(
+    const std::string& id, const std::string& kind,
+    const RequestContext& context) {
+  absl::StatusOr<Restored> restored = Restore(id, kind, context);
+  if (restored.ok() || !absl::IsResourceExhausted(restored.status())) {
+    return restored;
+  }
+  DropResults();
+  return Restore(id, kind, context);
+}
+
 absl::StatusOr<std::shared_ptr<const JobWork>> Jobs::Result(
     const std::string& id, const std::string& kind,
     const RequestContext& context) {
@@ -74,7 +91,7 @@ absl::StatusOr<std::shared_ptr<const JobWork>> Jobs::Result(
       return results_.back().second;
     }
   }
-  ASSIGN_OR_RETURN(Restored restored, Restore(id, kind, context));
+  ASSIGN_OR_RETURN(Restored restored, RestoreInMemory(id, kind, context));
   if (restored.chunks == 0) {
     return absl::DataLossError(
         absl::StrCat("no checkpoint of job \"", id, "\" is left"));
@@ -196,6 +213,7 @@ absl::StatusOr<JobInfo> Jobs::Merge(std::vector<ReceivedShard> shards,
         absl::StrCat("shards: ", shards.size(), " of ", count,
                      "; accepted: each of them once"));
   }
+  DropResults();  // for the memory
   std::unique_ptr<JobWork> sum;
   std::vector<int64_t> ends;  // of the shards' chunks
   for (const ReceivedShard& one : shards) {

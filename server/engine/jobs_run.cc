@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/engine/job_memory.h"
 #include "server/engine/jobs.h"
 #include "server/model/status_macros.h"
 #include "server/model/torch_status.h"
@@ -16,6 +17,11 @@ constexpr double kRateWeight = 0.3;
 constexpr absl::Duration kQueueFull = absl::Milliseconds(200);
 // How often it is looked for jobs that have expired.
 constexpr absl::Duration kLook = absl::Minutes(1);
+
+// RetryLater's.
+bool IsForNow(const absl::Status& status) {
+  return status.GetPayload("retry-delay-ms").has_value();
+}
 
 }  // namespace
 
@@ -67,7 +73,12 @@ void Jobs::RunJob(const std::string& id) {
     context.cancelled = give_up_;
   }
   const auto run = [&]() -> absl::Status {
-    ASSIGN_OR_RETURN(const Restored restored, Restore(id, kind, context));
+    absl::StatusOr<Restored> made = RestoreInMemory(id, kind, context);
+    while (!made.ok() && IsForNow(made.status()) && !*context.cancelled) {
+      absl::SleepFor(kQueueFull);
+      made = RestoreInMemory(id, kind, context);
+    }
+    ASSIGN_OR_RETURN(const Restored restored, std::move(made));
     RETURN_IF_ERROR(restored.work->Begin());
     {
       absl::MutexLock lock(&mu_);
@@ -130,7 +141,8 @@ absl::Status Jobs::RunChunks(const std::string& id, JobWork* work) {
     context.arrival = begin;
     status = *context.cancelled ? absl::CancelledError("given up")
                                 : work->RunChunk(first + next, context);
-    if (status.GetPayload("retry-delay-ms").has_value()) {
+    if (IsForNow(status)) {
+      if (status.GetPayload(JobMemory::kPayload).has_value()) DropResults();
       absl::SleepFor(kQueueFull);  // people fill the queue: they go first
       --next;
       continue;

@@ -7,8 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "server/analysis/feature_similarities.h"
 #include "server/analysis/tensor_io.h"
-#include "server/engine/ask_features.h"
-#include "server/engine/job_prompts.h"
+#include "server/engine/feature_chunks.h"
 #include "server/engine/to_array.h"
 #include "server/model/json.h"
 #include "server/model/status_macros.h"
@@ -30,47 +29,44 @@ constexpr size_t kMaxOthers = 64, kMaxThresholds = 1 << 16;
 // Of the state of one job: products of 20 pairs of 8192 latents, and more.
 constexpr double kMaxBytes = 8.0 * (int64_t{1} << 30);
 
-analysis::SparseView View(const FeaturesAnswer& answer) {
-  const SparseArrays& features = answer.features;
-  return analysis::ViewRows(features.indptr, features.indices, features.values,
-                            features.columns);
-}
-
 class MatchingWork : public AccumulatingWork<FeatureSimilarities> {
  public:
   MatchingWork(FeaturesRequest request, std::vector<std::string> others,
                const std::vector<FeatureSimilarityOptions>& options,
                TokenJob job, const JobHost& host)
-      : AccumulatingWork(std::move(job), host,
-                         [options] { return FeatureSimilarities(options); }),
+      : AccumulatingWork(
+            std::move(job), host,
+            [options] { return FeatureSimilarities(options); },
+            FeatureSimilarities::Bytes(options)),
         request_(std::move(request)),
         others_(std::move(others)),
-        ask_(host.features) {}
+        host_(host) {}
 
   // All answers are there before the first is added.
   absl::Status RunChunk(int64_t chunk, const RequestContext& context) override {
+    RETURN_IF_ERROR(MakeState());
     FeaturesRequest request = request_;
     request.prompts.emplace();
     RETURN_IF_ERROR(job_.rows.Ask(plan_->pieces(chunk), &*request.prompts,
                                   &request.positions));
-    std::vector<FeaturesAnswer> answers;
+    std::vector<SparseArrays> answers;
     for (size_t i = 0; i <= others_.size(); ++i) {
       if (i > 0) request.dictionary = others_[i - 1];
-      ASSIGN_OR_RETURN(FeaturesAnswer answer, ask_(request, context));
-      RETURN_IF_ERROR(job_.CheckSame(answer.provenance, i));
-      answers.push_back(std::move(answer));
+      ASSIGN_OR_RETURN(
+          answers.emplace_back(),
+          FeaturesOfChunk(request, job_, i, chunk, host_, context));
     }
     std::vector<analysis::SparseView> views;
     for (size_t i = 1; i < answers.size(); ++i) {
-      views.push_back(View(answers[i]));
+      views.push_back(ViewOf(answers[i]));
     }
-    return totals().Add(View(answers[0]), views);
+    return totals().Add(ViewOf(answers[0]), views);
   }
 
  private:
   const FeaturesRequest request_;  // without prompts
   const std::vector<std::string> others_;
-  const decltype(JobHost::features) ask_;
+  const JobHost host_;
 };
 
 absl::Status CheckOthers(size_t others) {
@@ -104,12 +100,11 @@ absl::StatusOr<std::vector<Question>> AskAll(
     const FeaturesRequest& first, const std::vector<std::string>& others,
     const std::vector<Sources>& all, const Limits& limits) {
   FeaturesRequest one = first;
-  one.prompts = OneToken();
   std::vector<Question> questions;
   for (size_t i = 0; i < all.size(); ++i) {
     if (i > 0) one.dictionary = others[i - 1];
     ASSIGN_OR_RETURN(questions.emplace_back(),
-                     AskFeatures(one, all[i], limits));
+                     AskOneToken(one, all[i], limits));
   }
   return questions;
 }
@@ -174,15 +169,10 @@ absl::StatusOr<JobSpecification> Specify(const MatchFeaturesRequest& request,
   features.dictionary = request.dictionary;
   features.processing = request.processing;
   features.min_activation = request.min_activation;
-  const auto ask = [&](const Prompts& prompts, const Positions& positions) {
-    FeaturesRequest some = features;
-    some.prompts = prompts;
-    some.positions = positions;
-    return AskFeatures(some, all[0], host.limits);
-  };
-  ASSIGN_OR_RETURN(const ResolvedRows resolved,
-                   ResolveRows(request.prompts, request.rows, request.positions,
-                               all[0], host, context, ask));
+  ASSIGN_OR_RETURN(
+      const ResolvedRows resolved,
+      ResolveFeatureRows(features, request.prompts, request.rows,
+                         request.positions, all[0], host, context));
   // The others read the same tokens.
   RETURN_IF_ERROR(AskAll(features, request.others, all, host.limits).status());
   for (const Sources& sources : all) {

@@ -95,12 +95,24 @@ absl::StatusOr<TokenJob> ReadSpecification(
 void Identify(const std::string& kind, const std::string& text,
               const std::vector<Question>& about_one_token, TokenJob* job) {
   storage::Hasher identity(absl::StrCat(kind, "/1"));
+  const storage::Digest rows = job->rows.Identity();
   for (const Question& question : about_one_token) {
     const Provenance& asked = question.provenance;
     identity.AddDigest(question.identity)
         .AddDigest(asked.model_digest)
         .AddInt(static_cast<int64_t>(asked.dtype));
-    job->weights.push_back({asked.model_digest, asked.dictionary_digest});
+    const ChunkPlan::Rules& rules = job->rules;
+    job->weights.push_back({asked.model_digest, asked.dictionary_digest,
+                            storage::Hasher("activations/1")
+                                .AddDigest(question.identity)
+                                .AddDigest(asked.model_digest)
+                                .AddInt(static_cast<int64_t>(asked.processing))
+                                .AddInt(static_cast<int64_t>(asked.dtype))
+                                .AddDigest(rows)
+                                .AddInt(rules.positions)
+                                .AddInt(rules.pass_tokens)
+                                .AddInt(rules.rows)
+                                .Finish()});
     job->provenance.dictionaries.emplace_back(asked.dictionary,
                                               asked.dictionary_digest);
   }

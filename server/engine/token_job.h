@@ -41,6 +41,8 @@ struct TokenJob {
   // Of each dictionary that a chunk asks, in the order of asking.
   struct Weights {
     storage::Digest model{}, dictionary{};
+    // Of the features of the job's chunks: what a store of them is known by.
+    storage::Digest activations{};
   };
   std::vector<Weights> weights;
 

@@ -60,7 +60,7 @@ class JsonApi {
 
 // The services that have methods here.
 inline constexpr const char* kJsonServices[] = {"Analysis", "Catalog", "Admin",
-                                                "Jobs", "Datasets"};
+                                                "Jobs", "Datasets", "Stores"};
 
 }  // namespace cupola::http
 

@@ -15,6 +15,28 @@ constexpr int64_t kMaxKeepSeconds = int64_t{100} * 365 * 86400;
 
 }  // namespace
 
+v1::JobProvenance ToProto(const engine::JobProvenance& known) {
+  const auto bytes = [](const storage::Digest& digest) {
+    return std::string(digest.begin(), digest.end());
+  };
+  v1::JobProvenance told;
+  told.set_model(known.model);
+  told.set_model_digest(bytes(known.model_digest));
+  for (const auto& [name, digest] : known.dictionaries) {
+    v1::JobProvenance::Dictionary& dictionary = *told.add_dictionaries();
+    dictionary.set_name(name);
+    dictionary.set_digest(bytes(digest));
+  }
+  if (!known.dataset.empty()) {
+    told.set_dataset(known.dataset);
+    told.set_dataset_digest(bytes(known.dataset_digest));
+    told.set_rows_digest(bytes(known.rows_digest));
+  }
+  told.set_parameters(known.parameters);
+  if (known.store != storage::Digest{}) told.set_store(bytes(known.store));
+  return told;
+}
+
 v1::Job ToProto(const engine::JobInfo& info) {
   v1::Job job;
   job.set_id(info.id);
@@ -40,24 +62,7 @@ v1::Job ToProto(const engine::JobInfo& info) {
   if (info.expires < absl::InfiniteFuture()) {
     job.set_expires_micros(absl::ToUnixMicros(info.expires));
   }
-  const auto bytes = [](const storage::Digest& digest) {
-    return std::string(digest.begin(), digest.end());
-  };
-  v1::JobProvenance& told = *job.mutable_provenance();
-  const engine::JobProvenance& known = info.provenance;
-  told.set_model(known.model);
-  told.set_model_digest(bytes(known.model_digest));
-  for (const auto& [name, digest] : known.dictionaries) {
-    v1::JobProvenance::Dictionary& dictionary = *told.add_dictionaries();
-    dictionary.set_name(name);
-    dictionary.set_digest(bytes(digest));
-  }
-  if (!known.dataset.empty()) {
-    told.set_dataset(known.dataset);
-    told.set_dataset_digest(bytes(known.dataset_digest));
-    told.set_rows_digest(bytes(known.rows_digest));
-  }
-  told.set_parameters(known.parameters);
+  *job.mutable_provenance() = ToProto(info.provenance);
   return job;
 }
 

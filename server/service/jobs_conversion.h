@@ -11,6 +11,7 @@
 
 namespace cupola::service {
 
+v1::JobProvenance ToProto(const engine::JobProvenance& provenance);
 v1::Job ToProto(const engine::JobInfo& info);
 
 absl::StatusOr<engine::JobOptions> FromProto(const v1::JobOptions& options);

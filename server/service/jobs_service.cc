@@ -11,19 +11,11 @@
 #include "server/service/jobs_conversion.h"
 #include "server/service/match_features_conversion.h"
 #include "server/service/shard_receiver.h"
-#include "server/service/unary_call.h"
+#include "server/service/submit_job.h"
 #include "server/service/upload_stream.h"
 
 namespace cupola::service {
 namespace {
-
-void Reply(UnaryCall* call, const absl::StatusOr<engine::JobInfo>& info) {
-  if (info.ok()) {
-    call->Send(ToProto(*info));
-  } else {
-    call->Fail(info.status());
-  }
-}
 
 // One call about one job: `ask` is one of the jobs' own, on the executor.
 UnaryCall* AskOfOne(
@@ -39,26 +31,6 @@ UnaryCall* AskOfOne(
                          Reply(call, ask(mine->engine->jobs(), id));
                        });
                      });
-  return call;
-}
-
-// One submission: `submit` is one of the engine's own.
-template <typename Message, typename Submit>
-UnaryCall* SubmitJob(const Environment& environment, const char* method,
-                     grpc::CallbackServerContext* context,
-                     const grpc::ByteBuffer* request,
-                     grpc::ByteBuffer* response, Submit submit) {
-  auto* call = new UnaryCall(MakeScope(environment, method, context), response);
-  engine::Engine* engine = environment.engine;
-  Receive<Message>(environment, call, request, [=](Message message) {
-    auto options = FromProto(message.options());
-    if (!options.ok()) return call->Fail(options.status());
-    auto plain = FromProto(std::move(message));
-    if (!plain.ok()) return call->Fail(plain.status());
-    (engine->*submit)(
-        *std::move(plain), *std::move(options), call->scope().context(),
-        [call](absl::StatusOr<engine::JobInfo> info) { Reply(call, info); });
-  });
   return call;
 }
 

@@ -22,6 +22,8 @@ constexpr std::array kRead = {
     "GetFeatureMatching", "CountCoactivation", "GetCoactivation",
     "ExportShard",
     "MergeShards",
+    // Stores
+    "StoreActivations", "ListStores", "ReadStore",
     // Datasets
     "UploadDataset", "ListDatasets", "GetDataset", "TokenizeDataset",
     "GetDatasetRows",

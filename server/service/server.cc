@@ -17,6 +17,7 @@
 #include "server/service/datasets_service.h"
 #include "server/service/foreign_calls.h"
 #include "server/service/jobs_service.h"
+#include "server/service/stores_service.h"
 #include "server/service/tls_credentials.h"
 
 namespace cupola::service {
@@ -82,7 +83,8 @@ class Server::Impl {
         catalog_(environment_),
         admin_(environment_),
         jobs_(environment_),
-        datasets_(environment_) {}
+        datasets_(environment_),
+        stores_(environment_) {}
 
   ~Impl() { Shutdown(); }
 
@@ -121,6 +123,7 @@ class Server::Impl {
     builder.RegisterService(&admin_);
     builder.RegisterService(&jobs_);
     builder.RegisterService(&datasets_);
+    builder.RegisterService(&stores_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return absl::UnavailableError(absl::StrCat(
@@ -173,6 +176,7 @@ class Server::Impl {
   AdminService admin_;
   JobsService jobs_;
   DatasetsService datasets_;
+  StoresService stores_;
   int port_ = 0;
   bool stopped_ = false;
   std::unique_ptr<grpc::Server> server_;  // first to go

@@ -32,6 +32,8 @@ say
 say
 "$PYTHON" tests/bench/corpus_vs_scipy.py
 say
+"$PYTHON" tests/bench/corpus_jobs.py
+say
 "$PYTHON" tests/bench/jacobian_layers_vs_peer.py
 say
 "$PYTHON" tests/bench/footprint.py

@@ -11,6 +11,7 @@
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/engine/job_memory.h"
 
 namespace cupola::engine {
 namespace {
@@ -26,7 +27,15 @@ struct Script {
   std::atomic<int64_t> hold{-1};  // a chunk that waits until it is given up
   std::atomic<int64_t> fail{-1};  // a chunk that fails
   std::atomic<uint8_t> model{1};  // part of the identity
+  // So often there is no memory: for a chunk, for what was saved.
+  std::atomic<int> short_of_chunk{0}, short_of_state{0};
 };
+
+absl::Status NoMemory() {
+  const JobMemory memory(2);
+  const auto all = memory.Take(2);
+  return memory.Take(1).status();
+}
 
 // So many chunks as its specification says, each of which triples the sum and
 // adds its number: their order is in the result.
@@ -49,6 +58,7 @@ class Sum : public JobWork {
   int64_t tokens(int64_t) const override { return 10; }
   absl::Status RunChunk(int64_t chunk, const RequestContext& context) override {
     EXPECT_TRUE(context.bulk);
+    if (--script_->short_of_chunk >= 0) return NoMemory();
     ++script_->runs;
     if (script_->fail == chunk) return absl::InternalError("no luck");
     while (script_->hold == chunk) {
@@ -64,6 +74,7 @@ class Sum : public JobWork {
     return status.ok() ? state->AppendValue(added_) : status;
   }
   absl::Status Restore(storage::StateReader* state) override {
+    if (--script_->short_of_state >= 0) return NoMemory();
     const absl::Status status = state->ReadValue(&sum_);
     return status.ok() ? state->ReadValue(&added_) : status;
   }
@@ -203,6 +214,54 @@ TEST_F(JobsTest, TellsWhoWatchesOfEachStep) {
   script_.hold = -1;
   ASSERT_TRUE(ended.WaitForNotificationWithTimeout(absl::Seconds(30)));
   EXPECT_THAT(steps, testing::ElementsAre(0, 1, 2, 3));
+}
+
+TEST_F(JobsTest, AJobWaitsForMemoryAndLosesNothing) {
+  script_.short_of_chunk = 2;
+  script_.hold = 2;
+  const std::string id = Submit(4);
+  Await(id, [](const JobInfo& info) { return info.chunks_done == 2; });
+  ASSERT_TRUE(jobs_->Cancel(id).ok());
+  script_.hold = -1;
+  script_.runs = 0;
+  // No memory for a state is no damage to it: it is not begun anew.
+  script_.short_of_state = 3;
+  ASSERT_TRUE(jobs_->Resume(id).ok());
+  const JobInfo info = AwaitEnd(id);
+  EXPECT_EQ(info.state, JobState::kDone) << info.error;
+  EXPECT_EQ(script_.runs, 2);
+  EXPECT_EQ(Result(id), Expected(4));
+}
+
+TEST_F(JobsTest, AResultMakesRoomForAnother) {
+  const std::string first = Submit(2), second = Submit(3);
+  AwaitEnd(second);
+  EXPECT_EQ(Result(first), Expected(2));
+  script_.short_of_state = 1;
+  EXPECT_EQ(Result(second), Expected(3));
+  // The first one was dropped for it, and is read again.
+  script_.short_of_state = 2;
+  const auto none = jobs_->Result(first, kKind, {});
+  EXPECT_TRUE(absl::IsResourceExhausted(none.status())) << none.status();
+  EXPECT_TRUE(none.status().GetPayload("retry-delay-ms").has_value());
+  EXPECT_THAT(none.status().message(), HasSubstr("accepted: 2 together"));
+  EXPECT_EQ(Result(first), Expected(2));
+}
+
+TEST(JobMemoryTest, TellsWhatWillNeverFitFromWhatDoesNotNow) {
+  auto memory = std::make_unique<JobMemory>(10);
+  auto some = memory->Take(6);
+  ASSERT_TRUE(some.ok());
+  EXPECT_TRUE(memory->Take(4).ok());  // and given back at once
+  const absl::Status now = memory->Take(5).status();
+  EXPECT_TRUE(now.GetPayload(JobMemory::kPayload).has_value()) << now;
+  const absl::Status never = memory->Take(11).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(never)) << never;
+  EXPECT_FALSE(never.GetPayload("retry-delay-ms").has_value());
+  some = JobMemory::Charge();
+  auto all = memory->Take(10);
+  EXPECT_TRUE(all.ok()) << all.status();
+  memory.reset();  // charges outlive it
 }
 
 TEST_F(JobsTest, ACancelledJobKeepsItsPartAndGoesOn) {

@@ -295,3 +295,33 @@ def test_shards_of_a_dataset_merge_to_the_whole(client, prompts, tmp_path):
     )
     assert submitted.result().tokens == whole.tokens
     assert submitted.info.provenance.dictionaries.keys() == set(NAMES[:2])
+
+
+def test_memory_of_jobs_is_bounded(tmp_path_factory, prompts, tmp_path):
+    """Of states of 64 MiB and more there is room for one: whoever comes next
+    gets it, and a job for which there is none at all says so."""
+    folder = tmp_path_factory.mktemp("bounded")
+    model = make_models.make("gpt_neox", folder / "model")
+    path = make_dictionaries.make(
+        "topk", folder / "sae", d_in=D_MODEL, d_sae=D_SAE, k=6, hook_name=HOOK
+    )
+    catalog = catalog_text({"tiny": model}, {"tiny/sae": ("tiny", path)})
+    with Server(tmp_path / "one", catalog, "--job_memory=100M") as server:
+        server.wait_until_loaded()
+        with cupola.connect(server.grpc) as client:
+            sae = client.dictionary("tiny/sae")
+            first = sae.match([sae], prompts).result()
+            cosines = first.cosines(3)
+            second = sae.match([sae], prompts[:2]).result()
+            for _ in range(2):
+                np.testing.assert_array_equal(first.cosines(3), cosines)
+                assert 0 < second.match().counted <= first.match().counted
+    with Server(tmp_path / "none", catalog, "--job_memory=10M") as server:
+        server.wait_until_loaded()
+        with cupola.connect(server.grpc) as client:
+            sae = client.dictionary("tiny/sae")
+            job = sae.match([sae], prompts)
+            with pytest.raises(cupola.CupolaError, match="bytes of memory, and others"):
+                job.wait()
+            assert job.refresh().chunks_saved == 0
+            assert sae.statistics(prompts).wait().state == "done"

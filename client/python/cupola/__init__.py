@@ -87,12 +87,14 @@ from .results import (
     Seconds,
 )
 from .run import Beside, Boosts, Run, Top
+from .stores import ActivationStore, StoreInfo
 from .weights import Weights
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Ablation",
+    "ActivationStore",
     "Activations",
     "AlreadyExists",
     "Attribution",
@@ -159,6 +161,7 @@ __all__ = [
     "Set",
     "SetLatents",
     "Status",
+    "StoreInfo",
     "StoredMean",
     "SubtractLatents",
     "TokenStream",

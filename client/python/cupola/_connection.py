@@ -89,6 +89,7 @@ class Connection:
         self.admin = stubs.admin_grpc.AdminStub(self._channel)
         self.jobs = stubs.jobs_grpc.JobsStub(self._channel)
         self.datasets = stubs.datasets_grpc.DatasetsStub(self._channel)
+        self.stores = stubs.stores_grpc.StoresStub(self._channel)
         # gRPC's health protocol. Its request for the whole server is an empty
         # message, and its answer one enum field, so it needs no stubs.
         self._health = self._channel.unary_unary(

@@ -49,6 +49,8 @@ from ._proto import (  # noqa: E402  (they may just have been generated)
     means_pb2 as means,
     quality_pb2 as quality,
     run_pb2 as run,
+    stores_pb2 as stores,
+    stores_pb2_grpc as stores_grpc,
     tensor_pb2 as tensor,
     weights_pb2 as weights,
 )
@@ -73,6 +75,8 @@ __all__ = [
     "means",
     "quality",
     "run",
+    "stores",
+    "stores_grpc",
     "tensor",
     "weights",
 ]

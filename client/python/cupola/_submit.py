@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["options_message", "send"]
 
 
-def send(client: Client, method: str, request: Any, model: str) -> Job:
+def send(client: Client, method: Any, request: Any, model: str) -> Job:
     """Submits: again where the server could not be reached, since the request
     id makes one job of all."""
     connection = client._connection
-    message = connection.unary(
-        getattr(connection.jobs, method), request, model
-    )
+    if isinstance(method, str):  # of the jobs' own
+        method = getattr(connection.jobs, method)
+    message = connection.unary(method, request, model)
     return Job(client, JobInfo.from_message(message))

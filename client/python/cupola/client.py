@@ -21,6 +21,7 @@ from . import (
     _shards,
     datasets,
     jobs,
+    stores,
 )
 from ._catalog_calls import CatalogCalls
 from ._connection import Connection, Tls
@@ -40,6 +41,7 @@ from .jobs import Job
 from .model import Model
 from .pair import Pair
 from .results import Estimate, Provenance
+from .stores import ActivationStore
 
 DEFAULT_DEADLINE = 600.0
 
@@ -170,8 +172,10 @@ class Client(CatalogCalls):
     ) -> Job:
         """Submits a job of this kind: "feature_statistics" of a dictionary
         (Dictionary.statistics), "match_features" (Dictionary.match, with
-        `others=`), "coactivation" (Dictionary.coactivation) or
-        "accumulate_jacobian" of a pair (Pair.accumulate), with their arguments. `rows`: prompts, or rows of a dataset (Dataset.select).
+        `others=`), "coactivation" (Dictionary.coactivation),
+        "store_activations" (Dictionary.store) or "accumulate_jacobian" of a
+        pair (Pair.accumulate), with their arguments. `rows`: prompts, or rows
+        of a dataset (Dataset.select).
 
         Of every kind: `name=`, which no other job of the server has;
         `shard=(i, n)`, the i-th of n parts, from 0, whose states merge_shards
@@ -184,12 +188,23 @@ class Client(CatalogCalls):
             return self.dictionary(dictionary).match(others, rows, **options)
         if kind == "coactivation":
             return self.dictionary(dictionary).coactivation(rows, **options)
+        if kind == "store_activations":
+            return self.dictionary(dictionary).store(rows, **options)
         if kind == "accumulate_jacobian":
             return self.pair(dictionary).accumulate(rows, **options)
         raise InvalidArgument(
             "kind: expected 'feature_statistics', 'match_features', "
-            f"'coactivation' or 'accumulate_jacobian', got {kind!r}"
+            "'coactivation', 'store_activations' or 'accumulate_jacobian', "
+            f"got {kind!r}"
         )
+
+    def activation_stores(self) -> List[ActivationStore]:
+        """Stored activations, by time of making: see Dictionary.store."""
+        return stores.stores(self)
+
+    def activation_store(self, key: str) -> ActivationStore:
+        """The store with this key (`ActivationStore.key`)."""
+        return stores.store(self, key)
 
     def merge_shards(
         self,

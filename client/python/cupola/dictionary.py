@@ -17,6 +17,7 @@ from . import (
     coactivation,
     feature_statistics,
     matching,
+    stores,
 )
 from ._requests import Positions, Prompts
 from ._run_request import Answers
@@ -157,6 +158,32 @@ class Dictionary:
             positions,
             sample,
             products,
+            prepend_bos,
+            chunk_tokens,
+            options,
+        )
+
+    def store(
+        self,
+        prompts: Union[Prompts, DatasetRows],
+        positions: Positions = None,
+        *,
+        min_activation: float = 0.0,
+        prepend_bos: Optional[bool] = None,
+        chunk_tokens: Optional[int] = None,
+        **options: Any,
+    ) -> Job:
+        """Submits a job that keeps the features of `prompts`, or of rows of a
+        dataset (`Dataset.select`), on the server's disk. The result is an
+        ActivationStore. What is there already is not computed again, and
+        `statistics` and `match` over the same tokens, with the same
+        `chunk_tokens` and `min_activation`, read it. `name=`, `shard=(i, n)`
+        and `keep=`: see Client.submit."""
+        return stores.submit(
+            self,
+            prompts,
+            positions,
+            min_activation,
             prepend_bos,
             chunk_tokens,
             options,

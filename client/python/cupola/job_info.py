@@ -30,6 +30,7 @@ class JobProvenance:
     dataset_digest: Optional[str]  # of the documents
     rows_digest: Optional[str]  # of the rows of tokens
     parameters: Dict[str, Any]  # everything else
+    store: Optional[str] = None  # key of the store that the job writes
 
     @staticmethod
     def from_message(message: Any) -> JobProvenance:
@@ -43,6 +44,7 @@ class JobProvenance:
             dataset_digest=message.dataset_digest.hex() or None,
             rows_digest=message.rows_digest.hex() or None,
             parameters=json.loads(message.parameters or "{}"),
+            store=message.store.hex() or None,
         )
 
 

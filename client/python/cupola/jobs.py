@@ -101,8 +101,9 @@ class Job:
 
     def result(self) -> Any:
         """What a job that has ended computed: FeatureStatistics,
-        FeatureMatching, Coactivation or JacobianTotals, as its kind is; waits
-        for it first. Of a job that was cancelled or failed, what it got to."""
+        FeatureMatching, Coactivation, ActivationStore or JacobianTotals, as its
+        kind is; waits for it first. Of a job that was cancelled or failed, what
+        it got to."""
         if not self.info.ended and not self.refresh().ended:
             self.wait()
         if self.info.kind == "feature_statistics":
@@ -117,6 +118,12 @@ class Job:
             from .coactivation import Coactivation
 
             return Coactivation(self._client, self.id)
+        if self.info.kind == "store_activations":
+            from .stores import store
+
+            provenance = self.info.provenance
+            assert provenance is not None and provenance.store is not None
+            return store(self._client, provenance.store)
         from .jacobian_totals import JacobianTotals
 
         return JacobianTotals(self._client, self.id)
