@@ -78,6 +78,7 @@ class Wanted:
 def export(
     statistics: FeatureStatistics,
     provenance: JobProvenance,
+    index: int,
     folder: Union[str, pathlib.Path],
     latents: Optional[Sequence[int]],
     prompts: Optional[Sequence[Sequence[int]]],
@@ -89,7 +90,7 @@ def export(
     overwrite: bool,
     progress: Optional[Progress],
 ) -> Exported:
-    """See FeatureStatistics.export."""
+    """See FeatureStatistics.export. `index`: of the job's dictionaries."""
     (per_file,) = _requests.unsigned([latents_per_file], "latents_per_file")
     for field, value in (
         ("latents_per_file", per_file),
@@ -99,7 +100,7 @@ def export(
         if value < 1:
             raise InvalidArgument(f"{field}: expected at least 1, got {value}")
     client = statistics._client
-    ((about, digest),) = provenance.dictionaries.items()
+    about, digest = list(provenance.dictionaries.items())[index]
     dictionary = client.dictionary(
         about, "folded" if provenance.parameters.get("folded") else "raw"
     )

@@ -172,6 +172,7 @@ class FeatureStatistics:
         return dashboards.export(
             self,
             info.provenance,
+            0,
             folder,
             latents,
             prompts,
