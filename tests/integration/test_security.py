@@ -28,6 +28,7 @@ ADMIN_METHODS = {
     ("Catalog", "UploadDictionary"),
     ("Jobs", "Delete"),
     ("Datasets", "Delete"),
+    ("Stores", "Delete"),
     ("Admin", "ClearCache"),
 }
 
@@ -67,7 +68,7 @@ def guarded(small, tmp_path_factory):
 
 
 def methods():
-    for name in ("analysis", "catalog", "admin", "jobs", "datasets"):
+    for name in ("analysis", "catalog", "admin", "jobs", "datasets", "stores"):
         for service in getattr(_protos, name).DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 yield service.name, method.name
