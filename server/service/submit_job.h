@@ -13,7 +13,8 @@
 
 namespace cupola::service {
 
-inline void Reply(UnaryCall* call, const absl::StatusOr<engine::JobInfo>& info) {
+inline void Reply(UnaryCall* call,
+                  const absl::StatusOr<engine::JobInfo>& info) {
   if (info.ok()) {
     call->Send(ToProto(*info));
   } else {
