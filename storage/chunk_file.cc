@@ -142,14 +142,22 @@ absl::StatusOr<std::unique_ptr<ChunkFile>> ChunkFile::Open(
 absl::Status ChunkFile::ReadIndex() {
   struct stat told {};
   if (fstat(fd_, &told) != 0) return FileError("look at", path_);
-  ChunkHeader header{};
-  while (ReadAt(fd_, end_, &header, sizeof(header))) {
-    const int64_t payload = end_ + static_cast<int64_t>(sizeof(header));
-    if (header.of_these != HeaderChecksum(header) || header.number < 0 ||
-        header.number >= kMaxChunks || header.items < 0 || header.bytes < 0 ||
-        header.bytes > told.st_size - payload) {
-      break;
+  constexpr auto kHeader = static_cast<int64_t>(sizeof(ChunkHeader));
+  while (told.st_size - end_ >= kHeader) {
+    ChunkHeader header{};
+    if (!ReadAt(fd_, end_, &header, sizeof(header))) {
+      return FileError("read", path_);
     }
+    // Headers are written after their payloads: one of zeros never was.
+    constexpr ChunkHeader kUnwritten{};
+    if (std::memcmp(&header, &kUnwritten, sizeof(header)) == 0) break;
+    // Good chunks may lie behind: nothing is cut off.
+    if (header.of_these != HeaderChecksum(header) || header.number < 0 ||
+        header.number >= kMaxChunks || header.items < 0 || header.bytes < 0) {
+      return Damaged(path_, absl::StrCat("has no chunk at ", end_));
+    }
+    const int64_t payload = end_ + kHeader;
+    if (header.bytes > told.st_size - payload) break;
     Note(header.number, {payload, header.items, header.bytes, header.checksum});
     end_ = payload + header.bytes;
   }

@@ -28,7 +28,8 @@ namespace cupola::storage {
 // A number that was written twice counts as it was written last. What a process
 // that was killed has not finished is cut off when the file is next opened.
 // Chunks survive a loss of power once Sync has returned OK; one that does not,
-// though its header does, is DATA_LOSS where it is read.
+// though its header does, is DATA_LOSS where it is read. A header that is no
+// header is DATA_LOSS when the file is opened, which is left as it is.
 //
 // Any thread may read; one at a time writes. Errors: RESOURCE_EXHAUSTED (a full
 // disk: the file is as it was before), DATA_LOSS, else INTERNAL, naming it.

@@ -116,6 +116,19 @@ TEST_F(ChunkFileTest, WhatIsCutOffAnywhereIsGoneAlone) {
   }
 }
 
+// As a server that is killed leaves it: payloads are written before headers.
+TEST_F(ChunkFileTest, APayloadWithoutItsHeaderIsCutOff) {
+  auto file = Make();
+  Fill(file.get(), {0, 1});
+  const auto good = file->bytes();
+  file.reset();
+  fs::resize_file(path_, good + 40);
+  std::ofstream(path_, std::ios::app | std::ios::binary) << Payload(2);
+  file = Reopen();
+  EXPECT_EQ(file->chunks(), 2);
+  EXPECT_EQ(fs::file_size(path_), static_cast<uint64_t>(good));
+}
+
 TEST_F(ChunkFileTest, DamageIsTold) {
   auto file = Make();
   const int64_t header = file->bytes();
@@ -129,8 +142,15 @@ TEST_F(ChunkFileTest, DamageIsTold) {
   EXPECT_THAT(file->Read(0).status().message(), HasSubstr("in chunk 0"));
   EXPECT_TRUE(file->Read(1).ok());
   file.reset();
-  Flip(of_second + 16);  // the second header's size
-  EXPECT_EQ(Reopen()->chunks(), 1);
+  const auto whole = fs::file_size(path_);
+  for (const int64_t at : {header, of_second}) {
+    Flip(at + 16);  // a chunk header's size
+    const absl::Status status = ChunkFile::Open(path_).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_EQ(fs::file_size(path_), whole);
+    Flip(at + 16);
+    EXPECT_EQ(Reopen()->chunks(), 2);
+  }
   for (int64_t i = 0; i < header; ++i) {
     Flip(i);
     EXPECT_TRUE(absl::IsDataLoss(ChunkFile::Open(path_).status())) << i;
