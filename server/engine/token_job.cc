@@ -76,6 +76,13 @@ absl::StatusOr<TokenJob> ReadSpecification(
     for (const char* told : {"rows", "tokens", "positions", "version"}) {
       json.erase(told);
     }
+    // Of a dataset: which rows and positions, without what is told elsewhere.
+    Json which = job.rows.ToJson();
+    for (const char* told :
+         {"dataset", "content", "digest", "tokens", "positions"}) {
+      which.erase(told);
+    }
+    if (!which.empty()) json["rows"] = which;
     job.provenance.parameters = json.dump();
   } catch (const Json::exception& error) {
     return absl::DataLossError(

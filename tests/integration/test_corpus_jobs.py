@@ -125,6 +125,11 @@ def test_feature_statistics(client, corpus, rows, source):
     assert told.model == "tiny" and list(told.dictionaries) == [SAE]
     assert told.dictionaries[SAE] == sae.info.digest
     assert told.parameters["top_k"] == 3
+    assert told.parameters.get("rows") == (
+        {"first_row": 0, "row_count": len(rows), "skip": 0}
+        if source == "dataset"
+        else None
+    )
     assert told.dataset == ("corpus" if source == "dataset" else None)
     part = job.result().to_dataframe(5, 3)
     assert part["latent"].tolist() == [5, 6, 7]

@@ -73,8 +73,12 @@ def rows_of(
     dataset = client.dataset(provenance.dataset)
     for made in dataset.info.tokenized:
         if made.digest == provenance.rows_digest:
+            which = provenance.parameters.get("rows", {})
             return Rows(
-                made.rows, made.longest, dataset=dataset, how=made.tokenization
+                which.get("row_count", made.rows),
+                made.longest,
+                dataset=dataset,
+                how=made.tokenization,
             )
     raise InvalidArgument(
         f"the dataset {provenance.dataset} has no rows of digest "
