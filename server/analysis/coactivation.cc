@@ -163,6 +163,7 @@ absl::Status Coactivation::Save(storage::StateWriter* state) const {
 absl::Status Coactivation::Restore(storage::StateReader* state) {
   RETURN_IF_ERROR(RestoreSame(state, ToSaved(options_)));
   RETURN_IF_ERROR(state->ReadValue(&tokens_));
+  RETURN_IF_ERROR(CheckTokens(tokens_, kMaxTokens));
   RETURN_IF_ERROR(RestoreVector(state, &counts_));
   RETURN_IF_ERROR(RestoreVector(state, &sums_));
   RETURN_IF_ERROR(RestoreVector(state, &squares_));
@@ -171,6 +172,14 @@ absl::Status Coactivation::Restore(storage::StateReader* state) {
   RETURN_IF_ERROR(CheckCounts(counts_, tokens_));
   for (const auto* sums : {&sums_, &squares_, &products_}) {
     RETURN_IF_ERROR(CheckSums(*sums));
+  }
+  for (int64_t a = 0; a < options_.latents; ++a) {
+    for (int64_t b = a + 1; b < options_.latents; ++b) {
+      if (both_[RowBegin(a) + b - a - 1] <= std::min(counts_[a], counts_[b])) {
+        continue;
+      }
+      return absl::DataLossError("the state counts a pair too often");
+    }
   }
   RETURN_IF_ERROR(block_.Restore(state));
   return AtEnd(*state);

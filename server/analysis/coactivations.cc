@@ -98,14 +98,16 @@ PairNumbers Coactivations::Of(int64_t a, int64_t b) const {
 }
 
 absl::StatusOr<std::vector<std::vector<Partner>>> Coactivations::Top(
-    PairMeasure measure, const std::vector<int64_t>& latents, int64_t m) const {
+    PairMeasure measure, const std::vector<int64_t>& latents, int64_t m,
+    const std::function<absl::Status()>& poll) const {
   RETURN_IF_ERROR(CheckMeasure(measure));
   const auto* exact = std::get_if<Coactivation>(&pairs_);
   if (exact == nullptr) {
-    return std::get<PairSample>(pairs_).Top(measure, latents, m);
+    return std::get<PairSample>(pairs_).Top(measure, latents, m, poll);
   }
   std::vector<std::vector<Partner>> top;
   for (int64_t latent : latents) {
+    RETURN_IF_ERROR(poll());
     top.push_back(exact->Top(measure, latent, m));
   }
   return top;

@@ -2,6 +2,7 @@
 #define CUPOLA_SERVER_ANALYSIS_COACTIVATIONS_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -56,11 +57,11 @@ class Coactivations {
   absl::Status CheckMeasure(PairMeasure measure) const;
   // See the classes' own. `both` of a sample is an estimate.
   PairNumbers Of(int64_t a, int64_t b) const;
-  // For each latent the `m` partners with the largest measure. REQUIRES:
-  // CheckMeasure is OK.
+  // For each latent the `m` partners with the largest measure; `poll` is asked
+  // meanwhile whether they are still wanted. REQUIRES: CheckMeasure is OK.
   absl::StatusOr<std::vector<std::vector<Partner>>> Top(
-      PairMeasure measure, const std::vector<int64_t>& latents,
-      int64_t m) const;
+      PairMeasure measure, const std::vector<int64_t>& latents, int64_t m,
+      const std::function<absl::Status()>& poll) const;
 
  private:
   const CoactivationsOptions options_;

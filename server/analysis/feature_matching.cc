@@ -35,38 +35,48 @@ absl::Status CheckMatched(const std::vector<int64_t>& matched, int64_t latents,
 
 }  // namespace
 
-absl::StatusOr<std::vector<int64_t>> AssignFeatures(
+absl::StatusOr<AssignedFeatures> AssignFeatures(
     const at::Tensor& cosines, const std::function<absl::Status()>& poll) {
-  return AssignOneToOne(cosines, Objective::kMaximize, poll);
+  AssignedFeatures assigned;
+  ASSIGN_OR_RETURN(assigned.matched,
+                   AssignOneToOne(cosines, Objective::kMaximize, poll));
+  for (size_t i = 0; i < assigned.matched.size(); ++i) {
+    const int64_t j = assigned.matched[i];
+    assigned.cosines.push_back(
+        j < 0 ? 0 : ValueAt(cosines, static_cast<int64_t>(i), j));
+  }
+  return assigned;
 }
 
-absl::StatusOr<Matching> MatchingOf(std::vector<int64_t> assigned,
-                                    const at::Tensor& cosines,
+absl::Status CheckPolicy(DeadPolicy policy, int64_t a, int64_t b) {
+  if (policy != DeadPolicy::kUpstream || a == b) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("dead_policy: upstream's needs dictionaries of the same "
+                   "number of latents, not ",
+                   a, " and ", b, "; accepted: correct"));
+}
+
+absl::StatusOr<Matching> MatchingOf(AssignedFeatures assigned,
                                     const std::vector<bool>& dead_a,
                                     const std::vector<bool>& dead_b,
                                     DeadPolicy policy) {
-  const int64_t a = cosines.size(0), b = cosines.size(1);
-  if (static_cast<int64_t>(assigned.size()) != a ||
-      static_cast<int64_t>(dead_a.size()) != a ||
-      static_cast<int64_t>(dead_b.size()) != b) {
+  const int64_t a = static_cast<int64_t>(assigned.matched.size());
+  const int64_t b = static_cast<int64_t>(dead_b.size());
+  if (assigned.cosines.size() != assigned.matched.size() ||
+      dead_a.size() != assigned.matched.size()) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "told of ", assigned.size(), " assigned, ", dead_a.size(), " and ",
-        dead_b.size(), " dead latents; accepted: of ", a, ", ", a, " and ", b));
+        "told of ", a, " assigned, ", assigned.cosines.size(), " cosines and ",
+        dead_a.size(), " dead latents; accepted: of as many"));
   }
-  RETURN_IF_ERROR(CheckMatched(assigned, b, true));
+  RETURN_IF_ERROR(CheckMatched(assigned.matched, b, true));
+  RETURN_IF_ERROR(CheckPolicy(policy, a, b));
   const bool upstream = policy == DeadPolicy::kUpstream;
-  if (upstream && a != b) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dead_policy: upstream's needs dictionaries of the same "
-                     "number of latents, not ",
-                     a, " and ", b, "; accepted: correct"));
-  }
   Matching matching;
-  matching.matched = std::move(assigned);
+  matching.matched = std::move(assigned.matched);
   for (int64_t i = 0; i < a; ++i) {
     const int64_t j = matching.matched[i];
     const bool dead = dead_a[i] || (upstream ? dead_b[i] : j < 0 || dead_b[j]);
-    matching.distances.push_back(!dead      ? 1 - ValueAt(cosines, i, j)
+    matching.distances.push_back(!dead      ? 1 - assigned.cosines[i]
                                  : upstream ? -1
                                             : kNone);
     matching.counted += upstream || !dead_a[i];

@@ -33,16 +33,25 @@ struct Matching {
   int64_t counted = 0;            // what fractions are of
 };
 
-// [a]: the exact one-to-one assignment with the smallest sum of distances
-// (assignment.h), B's latents or -1. cosines: float32 or float64 [a, b],
-// contiguous, on the CPU. Errors: AssignOneToOne's.
-absl::StatusOr<std::vector<int64_t>> AssignFeatures(
+// Who is whose, before a policy says what that means.
+struct AssignedFeatures {
+  std::vector<int64_t> matched;  // [a]: B's latent, or -1
+  std::vector<double> cosines;   // [a]: of each pair; 0 for -1
+};
+
+// The exact one-to-one assignment with the smallest sum of distances
+// (assignment.h). cosines: float32 or float64 [a, b], contiguous, on the CPU.
+// Errors: AssignOneToOne's.
+absl::StatusOr<AssignedFeatures> AssignFeatures(
     const at::Tensor& cosines, const std::function<absl::Status()>& poll);
 
+// Whether a policy can be had of dictionaries of so many latents:
+// INVALID_ARGUMENT for kUpstream where a != b.
+absl::Status CheckPolicy(DeadPolicy policy, int64_t a, int64_t b);
+
 // What the policy makes of an assignment. dead_a: [a], dead_b: [b].
-// INVALID_ARGUMENT: other lengths, or kUpstream where a != b.
-absl::StatusOr<Matching> MatchingOf(std::vector<int64_t> assigned,
-                                    const at::Tensor& cosines,
+// INVALID_ARGUMENT: other lengths, or CheckPolicy's.
+absl::StatusOr<Matching> MatchingOf(AssignedFeatures assigned,
                                     const std::vector<bool>& dead_a,
                                     const std::vector<bool>& dead_b,
                                     DeadPolicy policy);

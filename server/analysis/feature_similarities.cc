@@ -1,5 +1,6 @@
 #include "server/analysis/feature_similarities.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -30,9 +31,15 @@ FeatureSimilarities::FeatureSimilarities(
 
 double FeatureSimilarities::Bytes(
     const std::vector<FeatureSimilarityOptions>& options) {
-  double bytes = 0;
-  for (const auto& each : options) bytes += FeatureSimilarity::Bytes(each);
-  return bytes;
+  double bytes = 0, most = 0;
+  for (const auto& each : options) {
+    bytes += FeatureSimilarity::Bytes(each);
+    const double pairs = static_cast<double>(each.a_latents) *
+                         static_cast<double>(each.b_latents);
+    const int copies = each.a_latents > each.b_latents ? 2 : 1;
+    most = std::max(most, copies * sizeof(float) * pairs);
+  }
+  return bytes + most;
 }
 
 absl::Status FeatureSimilarities::Add(const SparseView& a,
@@ -91,40 +98,47 @@ const FeatureSimilarity& FeatureSimilarities::Finished(int64_t i) const {
   return each_[i];
 }
 
-absl::StatusOr<std::vector<int64_t>> FeatureSimilarities::AssignedTo(
-    int64_t i, const at::Tensor& cosines,
-    const std::function<absl::Status()>& poll) const {
+absl::StatusOr<AssignedFeatures> FeatureSimilarities::AssignedTo(
+    int64_t i, const std::function<absl::Status()>& poll) const {
   Assigned& state = *assigned_[i];
   {
-    const auto free = [&state]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state.mu) {
-      return !state.computing;
-    };
     absl::MutexLock lock(&state.mu);
-    while (!state.mu.AwaitWithTimeout(absl::Condition(&free), kPoll)) {
+    if (!state.features.matched.empty()) return state.features;
+  }
+  {
+    const auto free = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(computing_->mu) {
+      return !computing_->now;
+    };
+    absl::MutexLock lock(&computing_->mu);
+    while (!computing_->mu.AwaitWithTimeout(absl::Condition(&free), kPoll)) {
       RETURN_IF_ERROR(poll());
     }
-    if (!state.latents.empty()) return state.latents;
-    state.computing = true;
+    computing_->now = true;
   }
   // Given up, it is the next one's to compute.
-  const auto done = absl::MakeCleanup([&state] {
-    absl::MutexLock lock(&state.mu);
-    state.computing = false;
+  const auto done = absl::MakeCleanup([this] {
+    absl::MutexLock lock(&computing_->mu);
+    computing_->now = false;
   });
-  ASSIGN_OR_RETURN(std::vector<int64_t> latents, AssignFeatures(cosines, poll));
+  {
+    absl::MutexLock lock(&state.mu);
+    if (!state.features.matched.empty()) return state.features;
+  }
+  ASSIGN_OR_RETURN(AssignedFeatures features,
+                   AssignFeatures(each_[i].Cosines(), poll));
   absl::MutexLock lock(&state.mu);
-  state.latents = latents;
-  return latents;
+  state.features = features;
+  return features;
 }
 
 absl::StatusOr<Matching> FeatureSimilarities::MatchingWith(
     int64_t i, DeadPolicy policy,
     const std::function<absl::Status()>& poll) const {
   const FeatureSimilarity& similarity = Finished(i);
-  const at::Tensor cosines =
-      similarity.Cosines(0, similarity.options().a_latents);
-  ASSIGN_OR_RETURN(std::vector<int64_t> assigned, AssignedTo(i, cosines, poll));
-  return MatchingOf(std::move(assigned), cosines, similarity.DeadOfA(),
+  RETURN_IF_ERROR(CheckPolicy(policy, similarity.options().a_latents,
+                              similarity.options().b_latents));
+  ASSIGN_OR_RETURN(AssignedFeatures assigned, AssignedTo(i, poll));
+  return MatchingOf(std::move(assigned), similarity.DeadOfA(),
                     similarity.DeadOfB(), policy);
 }
 

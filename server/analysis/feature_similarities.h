@@ -25,6 +25,8 @@ class FeatureSimilarities {
 
   explicit FeatureSimilarities(
       const std::vector<FeatureSimilarityOptions>& options);
+  // With what one assignment takes while it is computed: the cosines of a pair
+  // of dictionaries, twice where there are more latents than partners.
   static double Bytes(const std::vector<FeatureSimilarityOptions>& options);
 
   // The same tokens in all dictionaries; `others`: as many as options.
@@ -42,8 +44,9 @@ class FeatureSimilarities {
   // Finished: ready to be asked for cosines.
   const FeatureSimilarity& Finished(int64_t i) const;
   // MatchingOf the exact assignment, which hangs on no policy: it is computed,
-  // with no lock held, when it is first asked for, and kept. Who asks meanwhile
-  // waits for it; `poll` is asked now and then whether the answer is still
+  // with no lock held, when it is first asked for, and kept. All cosines are in
+  // memory for so long and no longer, of one pair at a time. Who asks meanwhile
+  // waits; `poll` is asked now and then whether the answer is still
   // wanted (assignment.h), and what it says is the error.
   absl::StatusOr<Matching> MatchingWith(
       int64_t i, DeadPolicy policy,
@@ -53,15 +56,19 @@ class FeatureSimilarities {
   struct Assigned {
     absl::Mutex mu;
     bool finished ABSL_GUARDED_BY(mu) = false;
-    bool computing ABSL_GUARDED_BY(mu) = false;
-    std::vector<int64_t> latents ABSL_GUARDED_BY(mu);  // once computed
+    AssignedFeatures features ABSL_GUARDED_BY(mu);  // once computed
   };
-  absl::StatusOr<std::vector<int64_t>> AssignedTo(
-      int64_t i, const at::Tensor& cosines,
-      const std::function<absl::Status()>& poll) const;
+  absl::StatusOr<AssignedFeatures> AssignedTo(
+      int64_t i, const std::function<absl::Status()>& poll) const;
 
   mutable std::vector<FeatureSimilarity> each_;      // finished under its lock
   std::vector<std::unique_ptr<Assigned>> assigned_;  // of each
+  // Of which there is one at a time.
+  struct Computing {
+    absl::Mutex mu;
+    bool now ABSL_GUARDED_BY(mu) = false;
+  };
+  std::unique_ptr<Computing> computing_ = std::make_unique<Computing>();
 };
 
 }  // namespace cupola::analysis

@@ -150,6 +150,11 @@ absl::Status FeatureSimilarity::Merge(const FeatureSimilarity& other) {
     return absl::InvalidArgumentError(
         "feature similarities of other options cannot be merged");
   }
+  if (tokens_ + other.tokens_ > kMostTokens) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("feature similarities of ", tokens_ + other.tokens_,
+                     " tokens; accepted: ", kMostTokens));
+  }
   WorkOff();
   tokens_ += other.tokens_;
   for (auto [mine, its] :
@@ -189,6 +194,7 @@ absl::Status FeatureSimilarity::Restore(storage::StateReader* state) {
 absl::Status FeatureSimilarity::RestorePart(storage::StateReader* state) {
   RETURN_IF_ERROR(RestoreSame(state, ToSaved(options_)));
   RETURN_IF_ERROR(state->ReadValue(&tokens_));
+  RETURN_IF_ERROR(CheckTokens(tokens_));
   for (Side* side : {&a_, &b_}) {
     RETURN_IF_ERROR(RestoreVector(state, &side->counts));
     RETURN_IF_ERROR(RestoreVector(state, &side->squares));
@@ -222,17 +228,24 @@ std::vector<double> FeatureSimilarity::Norms(const Side& side) {
   return norms;
 }
 
-at::Tensor FeatureSimilarity::Cosines(int64_t first, int64_t rows) const {
+at::Tensor FeatureSimilarity::Cosines() const {
+  std::vector<int64_t> all(options_.a_latents);
+  std::iota(all.begin(), all.end(), 0);
+  return Cosines(all);
+}
+
+at::Tensor FeatureSimilarity::Cosines(absl::Span<const int64_t> latents) const {
+  const int64_t rows = static_cast<int64_t>(latents.size());
   const int64_t columns = options_.b_latents;
-  const std::vector<double> a = NormsOfA(), b = NormsOfB();
   if (!HasProducts()) return at::zeros({rows, columns}, at::kFloat);
+  const std::vector<double> a = NormsOfA(), b = NormsOfB();
   at::Tensor cosines = at::empty({rows, columns}, at::kFloat);
   float* const out = cosines.mutable_data_ptr<float>();
   at::parallel_for(0, rows, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = (first + i) * columns;
+      const int64_t row = latents[i] * columns;
       for (int64_t j = 0; j < columns; ++j) {
-        const double norms = a[first + i] * b[j];
+        const double norms = a[latents[i]] * b[j];
         const double product =
             options_.float64 ? wide_[row + j] : double{narrow_[row + j]};
         out[i * columns + j] =
@@ -243,17 +256,18 @@ at::Tensor FeatureSimilarity::Cosines(int64_t first, int64_t rows) const {
   return cosines;
 }
 
-FeatureSimilarity::Alike FeatureSimilarity::MostAlike(int64_t first,
-                                                      int64_t rows,
-                                                      int64_t m) const {
+FeatureSimilarity::Alike FeatureSimilarity::MostAlike(
+    absl::Span<const int64_t> latents, int64_t m) const {
+  const int64_t rows = static_cast<int64_t>(latents.size());
+  const at::Tensor all = Cosines(latents);
   Alike alike{at::empty({rows, m}, at::kLong),
               at::empty({rows, m}, at::kFloat)};
   auto indices = alike.indices.accessor<int64_t, 2>();
   auto values = alike.values.accessor<float, 2>();
   std::vector<int64_t> order(options_.b_latents);
   for (int64_t i = 0; i < rows; ++i) {
-    const at::Tensor row = Cosines(first + i, 1);
-    const float* const cosines = row.const_data_ptr<float>();
+    const float* const cosines =
+        all.const_data_ptr<float>() + i * options_.b_latents;
     std::iota(order.begin(), order.end(), 0);
     std::partial_sort(
         order.begin(), order.begin() + m, order.end(),

@@ -7,6 +7,7 @@
 #include "ATen/ATen.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "server/analysis/sparse_view.h"
 #include "server/analysis/token_block.h"
 #include "storage/state_file.h"
@@ -64,16 +65,17 @@ class FeatureSimilarity {
 
   // What waits is worked off: call before the methods below.
   void Finish() { WorkOff(); }
-  // REQUIRES: finished. float32 [rows, b_latents]: A's latents first, first +
-  // 1, ...
-  at::Tensor Cosines(int64_t first, int64_t rows) const;
+  // REQUIRES: finished. float32 [latents, b_latents]: of these latents of A, or
+  // of all of them.
+  at::Tensor Cosines(absl::Span<const int64_t> latents) const;
+  at::Tensor Cosines() const;
   // REQUIRES: finished. The `m` most alike of B for each of them, descending,
-  // the lowest index first among equals: indices int64 [rows, m] and values
-  // float32 [rows, m], m <= b_latents.
+  // the lowest index first among equals: indices int64 [latents, m] and values
+  // float32 [latents, m], m <= b_latents.
   struct Alike {
     at::Tensor indices, values;
   };
-  Alike MostAlike(int64_t first, int64_t rows, int64_t m) const;
+  Alike MostAlike(absl::Span<const int64_t> latents, int64_t m) const;
 
  private:
   struct Side {

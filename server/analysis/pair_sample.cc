@@ -17,6 +17,13 @@ namespace {
 
 static_assert(Accumulator<PairSample>);
 
+// Sampled tokens whose latents are looked up in one pass over all samples.
+constexpr int64_t kTokensAtOnce = int64_t{1} << 18;
+// Latents after which a pass asks whether it should go on.
+constexpr int64_t kPolledLatents = 64;
+// Partners of a latent, beside twice those asked for, before the smallest go.
+constexpr size_t kMostPartners = 64;
+
 // The order of a sample: empty places (value 0) last.
 bool Before(const Example& a, const Example& b) {
   if (a.value == 0 || b.value == 0) return a.value != 0 && b.value == 0;
@@ -73,6 +80,11 @@ absl::Status PairSample::Merge(const PairSample& other) {
     return absl::InvalidArgumentError(
         "samples of pairs of other options cannot be merged");
   }
+  if (tokens_ + other.tokens_ > kMostTokens) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("samples of ", tokens_ + other.tokens_,
+                     " tokens; accepted: ", kMostTokens));
+  }
   tokens_ += other.tokens_;
   for (int64_t latent = 0; latent < options_.latents; ++latent) {
     counts_[latent] += other.counts_[latent];
@@ -96,6 +108,7 @@ absl::Status PairSample::Restore(storage::StateReader* state) {
   RETURN_IF_ERROR(RestoreSame(state, options_.latents));
   RETURN_IF_ERROR(RestoreSame(state, options_.sample));
   RETURN_IF_ERROR(state->ReadValue(&tokens_));
+  RETURN_IF_ERROR(CheckTokens(tokens_));
   RETURN_IF_ERROR(RestoreVector(state, &counts_));
   RETURN_IF_ERROR(CheckCounts(counts_, tokens_));
   RETURN_IF_ERROR(RestoreVector(state, &samples_));
@@ -149,41 +162,62 @@ PairNumbers PairSample::Of(int64_t a, int64_t b) const {
   return numbers;
 }
 
+absl::Status PairSample::FindPartners(
+    PairMeasure measure, const std::vector<int64_t>& latents, size_t begin,
+    size_t end, int64_t m, const std::function<absl::Status()>& poll,
+    std::vector<std::vector<Partner>>* top) const {
+  // Whose samples each of their tokens is in.
+  std::unordered_map<Example, std::vector<size_t>, HashExample, SameToken>
+      sampled_by;
+  for (size_t asked = begin; asked < end; ++asked) {
+    for (int64_t i = 0; i < options_.sample; ++i) {
+      const Example& token = samples_[latents[asked] * options_.sample + i];
+      if (token.value == 0) break;
+      sampled_by[token].push_back(asked);
+    }
+  }
+  const size_t kept = 2 * static_cast<size_t>(m) + kMostPartners;
+  std::vector<int64_t> seen(end - begin, -1);
+  for (int64_t other = 0; other < options_.latents; ++other) {
+    if (other % kPolledLatents == 0) RETURN_IF_ERROR(poll());
+    for (int64_t i = 0; i < options_.sample; ++i) {
+      const Example& token = samples_[other * options_.sample + i];
+      if (token.value == 0) break;
+      const auto found = sampled_by.find(token);
+      if (found == sampled_by.end()) continue;
+      for (const size_t asked : found->second) {
+        if (other == latents[asked] ||
+            std::exchange(seen[asked - begin], other) == other) {
+          continue;
+        }
+        const PairNumbers numbers = Of(latents[asked], other);
+        if (numbers.both == 0) continue;
+        std::vector<Partner>& partners = (*top)[asked];
+        partners.push_back({other, MeasureOf(measure, numbers)});
+        if (partners.size() < kept) continue;
+        partners = LargestPartners(std::move(partners), m);
+      }
+    }
+  }
+  for (size_t asked = begin; asked < end; ++asked) {
+    (*top)[asked] = LargestPartners(std::move((*top)[asked]), m);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<std::vector<Partner>>> PairSample::Top(
-    PairMeasure measure, const std::vector<int64_t>& latents, int64_t m) const {
+    PairMeasure measure, const std::vector<int64_t>& latents, int64_t m,
+    const std::function<absl::Status()>& poll) const {
   if (measure == PairMeasure::kPearson || measure == PairMeasure::kCosine) {
     return absl::InvalidArgumentError(
         "measure: a sample has no sums of activations; accepted: those of "
         "counts");
   }
-  // Where each sampled token is sampled.
-  std::unordered_map<Example, std::vector<int32_t>, HashExample, SameToken>
-      sampled_by;
-  for (int64_t latent = 0; latent < options_.latents; ++latent) {
-    for (int64_t i = 0; i < options_.sample; ++i) {
-      const Example& token = samples_[latent * options_.sample + i];
-      if (token.value == 0) break;
-      sampled_by[token].push_back(static_cast<int32_t>(latent));
-    }
-  }
-  std::vector<std::vector<Partner>> top;
-  std::vector<int64_t> seen(options_.latents, -1);
-  for (size_t asked = 0; asked < latents.size(); ++asked) {
-    std::vector<Partner> partners;
-    for (int64_t i = 0; i < options_.sample; ++i) {
-      const Example& token = samples_[latents[asked] * options_.sample + i];
-      if (token.value == 0) break;
-      for (const int32_t other : sampled_by.at(token)) {
-        if (other == latents[asked] ||
-            std::exchange(seen[other], asked) == static_cast<int64_t>(asked)) {
-          continue;
-        }
-        const PairNumbers numbers = Of(latents[asked], other);
-        if (numbers.both == 0) continue;
-        partners.push_back({other, MeasureOf(measure, numbers)});
-      }
-    }
-    top.push_back(LargestPartners(std::move(partners), m));
+  std::vector<std::vector<Partner>> top(latents.size());
+  const size_t at_once = std::max<int64_t>(1, kTokensAtOnce / options_.sample);
+  for (size_t begin = 0; begin < latents.size(); begin += at_once) {
+    const size_t end = std::min(begin + at_once, latents.size());
+    RETURN_IF_ERROR(FindPartners(measure, latents, begin, end, m, poll, &top));
   }
   return top;
 }

@@ -2,6 +2,7 @@
 #define CUPOLA_SERVER_ANALYSIS_PAIR_SAMPLE_H_
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -57,13 +58,22 @@ class PairSample {
   PairNumbers Of(int64_t a, int64_t b) const;
 
   // For each latent asked about, the `m` partners with the largest measure
-  // among those with a token in both samples; the order is Coactivation's.
-  // INVALID_ARGUMENT: kPearson, kCosine.
+  // among those with a token in both samples; the order is Coactivation's. All
+  // samples are gone through for every 2^18 tokens of those asked about, which
+  // takes memory for these and for twice as many partners as are answered;
+  // `poll` is asked meanwhile whether it is still wanted, and what it says is
+  // the error. INVALID_ARGUMENT: kPearson, kCosine.
   absl::StatusOr<std::vector<std::vector<Partner>>> Top(
-      PairMeasure measure, const std::vector<int64_t>& latents,
-      int64_t m) const;
+      PairMeasure measure, const std::vector<int64_t>& latents, int64_t m,
+      const std::function<absl::Status()>& poll) const;
 
  private:
+  // Of latents[begin, end).
+  absl::Status FindPartners(PairMeasure measure,
+                            const std::vector<int64_t>& latents, size_t begin,
+                            size_t end, int64_t m,
+                            const std::function<absl::Status()>& poll,
+                            std::vector<std::vector<Partner>>* top) const;
   void Offer(int64_t latent, const Example& token);
 
   const PairSampleOptions options_;

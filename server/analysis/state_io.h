@@ -40,6 +40,13 @@ absl::Status CheckSums(const std::vector<T>& sums) {
   return absl::OkStatus();
 }
 
+// How many tokens a state is of, as it was read: DATA_LOSS outside 0 to `most`.
+inline constexpr int64_t kMostTokens = int64_t{1} << 53;
+inline absl::Status CheckTokens(int64_t tokens, int64_t most = kMostTokens) {
+  if (tokens >= 0 && tokens <= most) return absl::OkStatus();
+  return absl::DataLossError("the state's number of tokens is none");
+}
+
 // How many of `of` tokens, as they were read: DATA_LOSS else.
 inline absl::Status CheckCounts(const std::vector<int64_t>& counts,
                                 int64_t of) {

@@ -12,6 +12,8 @@ namespace {
 
 // Of tokens and of entries, which Turn counts in 32 bits.
 constexpr int64_t kMaxRestored = int64_t{1} << 30;
+// Tokens and entries whose memory a block keeps when it is cleared.
+constexpr size_t kKept = size_t{1} << 22;
 
 }  // namespace
 
@@ -44,8 +46,10 @@ void TokenBlock::Append(const TokenBlock& other) {
 }
 
 void TokenBlock::Clear() {
+  if (begins_.capacity() > kKept) begins_ = {};
   begins_.assign(1, 0);
   entries_.clear();
+  if (entries_.capacity() > kKept) entries_.shrink_to_fit();
 }
 
 TokenBlock::ByLatent TokenBlock::Turn() const {

@@ -25,6 +25,7 @@ class TokenBlock {
   // rows.columns == latents.
   void Append(const SparseView& rows);
   void Append(const TokenBlock& other);
+  // Keeps the memory for the next tokens, unless it was very much.
   void Clear();
 
   int64_t latents() const { return latents_; }

@@ -62,11 +62,14 @@ absl::Status CheckQuery(const Coactivations& totals,
   return absl::OkStatus();
 }
 
-void PutBlock(const Coactivations& totals, const CoactivationQuery& query,
-              CoactivationAnswer* answer) {
+absl::Status PutBlock(const Coactivations& totals,
+                      const CoactivationQuery& query,
+                      const std::function<absl::Status()>& poll,
+                      CoactivationAnswer* answer) {
   std::vector<double> values;
   std::vector<int64_t> both;
   for (int64_t a : query.a) {
+    RETURN_IF_ERROR(poll());
     for (int64_t b : query.b) {
       const PairNumbers numbers = totals.Of(a, b);
       values.push_back(MeasureOf(query.measure, numbers));
@@ -77,10 +80,12 @@ void PutBlock(const Coactivations& totals, const CoactivationQuery& query,
                                       static_cast<int64_t>(query.b.size())};
   answer->values = ToArray(DType::kFloat64, shape, values);
   answer->both = ToArray(DType::kInt64, shape, both);
+  return absl::OkStatus();
 }
 
 absl::Status PutPartners(const Coactivations& totals,
                          const CoactivationQuery& query,
+                         const std::function<absl::Status()>& poll,
                          CoactivationAnswer* answer) {
   const int64_t n = query.top > 0 ? query.latents.size() : 0;
   std::vector<int32_t> partner(n * query.top, -1);
@@ -88,8 +93,9 @@ absl::Status PutPartners(const Coactivations& totals,
   std::vector<int64_t> both(n * query.top);
   if (n > 0) {
     ASSIGN_OR_RETURN(const auto top,
-                     totals.Top(query.measure, query.latents, query.top));
+                     totals.Top(query.measure, query.latents, query.top, poll));
     for (int64_t i = 0; i < n; ++i) {
+      RETURN_IF_ERROR(poll());
       int64_t at = i * query.top;
       for (const analysis::Partner& one : top[i]) {
         partner[at] = static_cast<int32_t>(one.latent);
@@ -104,14 +110,17 @@ absl::Status PutPartners(const Coactivations& totals,
   return absl::OkStatus();
 }
 
-void PutMatrix(const Coactivations& totals, const CoactivationQuery& query,
-               CoactivationAnswer* answer) {
+absl::Status PutMatrix(const Coactivations& totals,
+                       const CoactivationQuery& query,
+                       const std::function<absl::Status()>& poll,
+                       CoactivationAnswer* answer) {
   const int64_t latents = totals.options().latents;
   const bool one_sided = query.measure == PairMeasure::kUpstreamCorrelation;
   std::vector<int32_t> row, column;
   std::vector<double> entry, mirrored;
   int64_t a = query.matrix ? query.first : latents;
   for (; a < latents && row.size() < kPageEntries; ++a) {
+    RETURN_IF_ERROR(poll());
     for (int64_t b = a; b < latents; ++b) {
       const PairNumbers numbers = totals.Of(a, b);
       if (numbers.both < query.min_count) continue;
@@ -127,20 +136,22 @@ void PutMatrix(const Coactivations& totals, const CoactivationQuery& query,
   answer->column = ToVector(DType::kInt32, column);
   answer->entry = ToVector(DType::kFloat64, entry);
   answer->mirrored = ToVector(DType::kFloat64, mirrored);
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<CoactivationAnswer> AnswerCoactivation(
-    const JobWork& work, const CoactivationQuery& query, const Limits& limits) {
+    const JobWork& work, const CoactivationQuery& query, const Limits& limits,
+    const std::function<absl::Status()>& poll) {
   const Coactivations& totals = CoactivationsOf(work);
   RETURN_IF_ERROR(CheckQuery(totals, query, limits));
   CoactivationAnswer answer;
   answer.tokens = totals.tokens();
   answer.options = totals.options();
-  PutBlock(totals, query, &answer);
-  RETURN_IF_ERROR(PutPartners(totals, query, &answer));
-  PutMatrix(totals, query, &answer);
+  RETURN_IF_ERROR(PutBlock(totals, query, poll, &answer));
+  RETURN_IF_ERROR(PutPartners(totals, query, poll, &answer));
+  RETURN_IF_ERROR(PutMatrix(totals, query, poll, &answer));
   return answer;
 }
 

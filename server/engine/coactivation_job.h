@@ -2,6 +2,7 @@
 #define CUPOLA_SERVER_ENGINE_COACTIVATION_JOB_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -70,10 +71,12 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeCoactivation(
 // `work`: MakeCoactivation's.
 const analysis::Coactivations& CoactivationsOf(const JobWork& work);
 
-// INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED: fewer latents. `work`:
-// MakeCoactivation's.
+// INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED: fewer latents. Many
+// pairs of samples may take minutes: `poll` is asked whether the answer is
+// still wanted, and what it says is an error, too. `work`: MakeCoactivation's.
 absl::StatusOr<CoactivationAnswer> AnswerCoactivation(
-    const JobWork& work, const CoactivationQuery& query, const Limits& limits);
+    const JobWork& work, const CoactivationQuery& query, const Limits& limits,
+    const std::function<absl::Status()>& poll);
 
 }  // namespace cupola::engine
 

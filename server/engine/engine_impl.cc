@@ -18,6 +18,7 @@ namespace cupola::engine {
 namespace {
 
 constexpr int kSlowThreads = 4;
+constexpr int kAssigningThreads = 2;
 
 }  // namespace
 
@@ -87,6 +88,7 @@ absl::Status Engine::Impl::Start() {
                                       admission, front_.get(), observer_);
   LoadNew(Entries{}, *catalog_->entries());
   slow_ = std::make_unique<Executor>(kSlowThreads);
+  assigning_ = std::make_unique<Executor>(kAssigningThreads);
   StartDatasets();
   StartStores();
   StartJobs();

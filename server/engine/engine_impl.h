@@ -99,14 +99,24 @@ class Engine::Impl {
   template <typename Request>
   void SubmitJob(Request request, JobOptions options,
                  const RequestContext& context, Done<JobInfo> done);
-  // `query`, from the job's work, the request and limits to the answer.
+  // `query`, from the job's work, the request and limits to the answer. On the
+  // slow executor unless another is named.
   template <typename Answer, typename Request, typename Query>
   void QueryJob(const char* kind, Request request,
-                const RequestContext& context, Done<Answer> done, Query query);
+                const RequestContext& context, Done<Answer> done, Query query,
+                Executor* executor = nullptr);
   // `body`, to a StatusOr<Answer>, which may block, on the slow executor.
   template <typename Answer, typename Body>
   void Slowly(const RequestContext& context, Done<Answer> done,
-              const char* what, Body body);
+              const char* what, Body body) {
+    SlowlyOn(slow_.get(), context, std::move(done), what, std::move(body));
+  }
+  template <typename Answer, typename Body>
+  void SlowlyOn(Executor* executor, const RequestContext& context,
+                Done<Answer> done, const char* what, Body body);
+  // What says whether a long computation is still wanted: nobody waits for it,
+  // or the server is ending.
+  std::function<absl::Status()> Poll(const RequestContext& context) const;
   void StartStores();
   void StartJobs();
   void StartDatasets();
@@ -144,6 +154,9 @@ class Engine::Impl {
   std::unique_ptr<JobMemory> job_memory_;
   std::unique_ptr<Jobs> jobs_;
   std::unique_ptr<Executor> slow_;  // for what takes minutes or blocks
+  // For assignments of features, each of which may take minutes of its thread:
+  // they wait for one another and for nothing else to wait for them.
+  std::unique_ptr<Executor> assigning_;
 
   const RequestContext unasked_;  // of what nobody has requested
   std::atomic<int> loads_left_{0};

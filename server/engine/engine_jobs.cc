@@ -136,25 +136,35 @@ void Engine::Impl::SubmitJob(Request request, JobOptions options,
 }
 
 template <typename Answer, typename Body>
-void Engine::Impl::Slowly(const RequestContext& context, Done<Answer> done,
-                          const char* what, Body body) {
+void Engine::Impl::SlowlyOn(Executor* executor, const RequestContext& context,
+                            Done<Answer> done, const char* what, Body body) {
   Admit<Answer>(context, std::move(done),
-                [=, this, body = std::move(body)](Done<Answer> done) {
-                  slow_->Run([=, body = std::move(body)] {
+                [=, body = std::move(body)](Done<Answer> done) {
+                  executor->Run([=, body = std::move(body)] {
                     done(model::CatchTorch(what, body));
                   });
                 });
 }
 
+std::function<absl::Status()> Engine::Impl::Poll(
+    const RequestContext& context) const {
+  return [context, this] {
+    return ending_ ? absl::UnavailableError("the server is shutting down")
+                   : StillWanted(context);
+  };
+}
+
 template <typename Answer, typename Request, typename Query>
 void Engine::Impl::QueryJob(const char* kind, Request request,
                             const RequestContext& context, Done<Answer> done,
-                            Query query) {
+                            Query query, Executor* executor) {
+  if (executor == nullptr) executor = slow_.get();
   // The first look at a result reads its state, which may be large, and waits
   // for models to be there.
-  Slowly<Answer>(
-      context, std::move(done), "reading a job's result",
+  SlowlyOn<Answer>(
+      executor, context, std::move(done), "reading a job's result",
       [=, this, request = std::move(request)]() -> absl::StatusOr<Answer> {
+        RETURN_IF_ERROR(StillWanted(context));
         ASSIGN_OR_RETURN(const std::shared_ptr<const JobWork> work,
                          jobs_->Result(request.job, kind, context));
         return query(*work, request, limits());
@@ -199,16 +209,15 @@ void Engine::MatchFeatures(MatchFeaturesRequest request, JobOptions options,
 void Engine::QueryFeatureMatching(FeatureMatchingQuery request,
                                   RequestContext context,
                                   Done<FeatureMatchingAnswer> done) {
-  // It gives up for nobody's sake, and for the server's end.
-  const auto poll = [context, ending = &impl_->ending_] {
-    return *ending ? absl::UnavailableError("the server is shutting down")
-                   : StillWanted(context);
-  };
-  impl_->QueryJob(kMatchFeatures, std::move(request), context, std::move(done),
-                  [poll](const JobWork& work, const FeatureMatchingQuery& query,
-                         const Limits& limits) {
-                    return AnswerFeatureMatching(work, query, limits, poll);
-                  });
+  const bool assigns = Assigns(request);
+  impl_->QueryJob(
+      kMatchFeatures, std::move(request), context, std::move(done),
+      [poll = impl_->Poll(context)](const JobWork& work,
+                                    const FeatureMatchingQuery& query,
+                                    const Limits& limits) {
+        return AnswerFeatureMatching(work, query, limits, poll);
+      },
+      assigns ? impl_->assigning_.get() : nullptr);
 }
 
 void Engine::CountCoactivation(CoactivationRequest request, JobOptions options,
@@ -221,7 +230,11 @@ void Engine::QueryCoactivation(CoactivationQuery request,
                                RequestContext context,
                                Done<CoactivationAnswer> done) {
   impl_->QueryJob(kCoactivation, std::move(request), context, std::move(done),
-                  AnswerCoactivation);
+                  [poll = impl_->Poll(context)](const JobWork& work,
+                                                const CoactivationQuery& query,
+                                                const Limits& limits) {
+                    return AnswerCoactivation(work, query, limits, poll);
+                  });
 }
 
 void Engine::MergeShards(std::vector<ReceivedShard> shards, JobOptions options,

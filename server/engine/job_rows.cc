@@ -134,6 +134,9 @@ absl::Status JobRows::CheckDistinct() const {
 }
 
 int64_t JobRows::Reach(int64_t row) const {
+  if (of_dataset_ && !every_.has_value()) {
+    return count(row) > 0 ? length(row) : 0;
+  }
   int64_t reach = 0;
   for (int64_t i = 0; i < count(row); ++i) {
     reach = std::max(reach, position(row, i) + 1);
@@ -150,6 +153,7 @@ absl::Status JobRows::CheckFit(const std::string& model_name,
                                const model::ModelConfig& model, int64_t known,
                                const RequestContext& context) const {
   for (int64_t row = 0; row < rows(); ++row) {
+    if (row % kRowsAtOnce == 0) RETURN_IF_ERROR(StillWanted(context));
     const int64_t reach = Reach(row);
     if (reach <= model.n_ctx) continue;
     return absl::InvalidArgumentError(absl::StrCat(

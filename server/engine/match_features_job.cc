@@ -1,6 +1,7 @@
 #include "server/engine/match_features_job.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,6 +29,9 @@ constexpr ChunkRule kChunks;
 constexpr size_t kMaxOthers = 64, kMaxThresholds = 1 << 16;
 // Of the state of one job: products of 20 pairs of 8192 latents, and more.
 constexpr double kMaxBytes = 8.0 * (int64_t{1} << 30);
+// Of the activations of a chunk's tokens in all dictionaries.
+constexpr double kMaxChunkBytes = 8.0 * (int64_t{1} << 30);
+constexpr int64_t kRowsAtOnce = 64;  // cosines computed between polls
 
 class MatchingWork : public AccumulatingWork<FeatureSimilarities> {
  public:
@@ -95,6 +99,28 @@ absl::StatusOr<std::vector<Sources>> OpenAll(
   return all;
 }
 
+// What the activations of a token take at most in all of them together.
+double BytesOfToken(const std::vector<Sources>& all) {
+  double active = 0;
+  for (const Sources& sources : all) {
+    bool guessed = false;
+    const double most = MostActive(sources.dictionary->manifest(), &guessed);
+    active += guessed
+                  ? static_cast<double>(sources.dictionary->manifest().d_sae)
+                  : most;
+  }
+  return active * sizeof(analysis::LatentEntry);
+}
+
+absl::Status CheckChunk(int64_t chunk_tokens, const std::vector<Sources>& all) {
+  const double most = std::floor(kMaxChunkBytes / BytesOfToken(all));
+  if (static_cast<double>(chunk_tokens) <= most) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("chunk_tokens is ", chunk_tokens, "; accepted: up to ", most,
+                   ", as the activations of a chunk in ", all.size(),
+                   " dictionaries are in memory together"));
+}
+
 // The question of one token about each of them.
 absl::StatusOr<std::vector<Question>> AskAll(
     const FeaturesRequest& first, const std::vector<std::string>& others,
@@ -137,7 +163,27 @@ absl::Status CheckQuery(const FeatureSimilarities& totals,
         absl::StrCat("thresholds: ", query.thresholds.size(),
                      " of them; accepted: up to ", kMaxThresholds));
   }
+  for (const double threshold : query.thresholds) {
+    if (std::isfinite(threshold)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("thresholds: ", threshold, "; accepted: finite numbers"));
+  }
+  if (!std::isfinite(query.appearing_threshold)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("appearing_threshold is ", query.appearing_threshold,
+                     "; accepted: a finite number"));
+  }
+  for (int64_t i = 0; i < others && Assigns(query); ++i) {
+    if (query.appearing_at < 0 && i != query.other) continue;
+    RETURN_IF_ERROR(CheckPolicy(query.dead_policy, totals.options(i).a_latents,
+                                totals.options(i).b_latents));
+  }
   const auto& options = totals.options(query.other);
+  if (static_cast<int64_t>(query.rows.size()) > options.a_latents) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "rows: ", query.rows.size(),
+        " latents; accepted: as many as there are, ", options.a_latents));
+  }
   for (const int64_t row : query.rows) {
     if (row >= 0 && row < options.a_latents) continue;
     return absl::InvalidArgumentError(absl::StrCat(
@@ -154,17 +200,53 @@ absl::Status CheckQuery(const FeatureSimilarities& totals,
                           limits);
 }
 
+absl::Status PutCosines(const FeatureSimilarity& similarity,
+                        const FeatureMatchingQuery& query,
+                        const std::function<absl::Status()>& poll,
+                        FeatureMatchingAnswer* answer) {
+  const int64_t rows = static_cast<int64_t>(query.rows.size());
+  const bool some = query.top > 0 && rows > 0;
+  const int64_t width = some ? query.top : similarity.options().b_latents;
+  at::Tensor cosines =
+      rows > 0 ? at::empty({rows, width}, at::kFloat) : at::empty({0});
+  at::Tensor alike =
+      some ? at::empty({rows, width}, at::kLong) : at::empty({0}, at::kLong);
+  for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
+    RETURN_IF_ERROR(poll());
+    const int64_t count = std::min(kRowsAtOnce, rows - first);
+    const auto latents = absl::MakeConstSpan(query.rows).subspan(first, count);
+    if (!some) {
+      cosines.narrow(0, first, count).copy_(similarity.Cosines(latents));
+      continue;
+    }
+    const auto most = similarity.MostAlike(latents, width);
+    cosines.narrow(0, first, count).copy_(most.values);
+    alike.narrow(0, first, count).copy_(most.indices);
+  }
+  answer->cosines = analysis::ToArray(cosines, DType::kFloat32);
+  answer->alike = analysis::ToArray(alike, DType::kInt64);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<JobSpecification> Specify(const MatchFeaturesRequest& request,
                                          const JobHost& host,
                                          const RequestContext& context) {
   RETURN_IF_ERROR(CheckOthers(request.others.size()));
-  ASSIGN_OR_RETURN(const int64_t chunk_tokens,
-                   ChunkTokens(request.chunk_tokens, kChunks));
+  RETURN_IF_ERROR(ChunkTokens(request.chunk_tokens, kChunks).status());
   ASSIGN_OR_RETURN(const std::vector<Sources> all,
                    OpenAll(request.dictionary, request.others, host, context));
-  RETURN_IF_ERROR(CheckSize(OptionsOf(all, request.float64)));
+  const int64_t chunk_tokens =
+      request.chunk_tokens > 0
+          ? request.chunk_tokens
+          : std::clamp<int64_t>(
+                static_cast<int64_t>(kMaxChunkBytes / BytesOfToken(all)), 1,
+                kChunks.standard);
+  RETURN_IF_ERROR(CheckChunk(chunk_tokens, all));
+  const bool float64 = request.float64.value_or(
+      CheckSize(OptionsOf(all, /*float64=*/true)).ok());
+  RETURN_IF_ERROR(CheckSize(OptionsOf(all, float64)));
   FeaturesRequest features;
   features.dictionary = request.dictionary;
   features.processing = request.processing;
@@ -186,7 +268,7 @@ absl::StatusOr<JobSpecification> Specify(const MatchFeaturesRequest& request,
                                         ? static_cast<int>(*request.processing)
                                         : -1},
                      {"min_activation", request.min_activation},
-                     {"float64", request.float64}};
+                     {"float64", float64}};
   return JobSpecification{kMatchFeatures,
                           absl::StrCat(request.dictionary, " <- ",
                                        absl::StrJoin(request.others, ", ")),
@@ -220,6 +302,7 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeMatchFeatures(
                    OpenAll(request.dictionary, others, host, context));
   const auto options = OptionsOf(all, float64);
   RETURN_IF_ERROR(CheckSize(options));
+  RETURN_IF_ERROR(CheckChunk(job.rules.positions, all));
   ASSIGN_OR_RETURN(const std::vector<Question> questions,
                    AskAll(request, others, all, host.limits));
   Identify(kMatchFeatures, specification, questions, &job);
@@ -238,6 +321,7 @@ absl::StatusOr<FeatureMatchingAnswer> AnswerFeatureMatching(
   answer.tokens = similarity.tokens();
   answer.a_latents = similarity.options().a_latents;
   answer.b_latents = similarity.options().b_latents;
+  answer.float64 = similarity.options().float64;
   Matching matching;
   if (query.matching || !query.thresholds.empty()) {
     ASSIGN_OR_RETURN(matching,
@@ -261,24 +345,7 @@ absl::StatusOr<FeatureMatchingAnswer> AnswerFeatureMatching(
                                             query.appearing_threshold);
   }
   answer.appearing = ToVector(DType::kInt64, appearing);
-  std::vector<at::Tensor> cosines, alike;
-  for (const int64_t row : query.rows) {
-    RETURN_IF_ERROR(poll());
-    if (query.top == 0) {
-      cosines.push_back(similarity.Cosines(row, 1));
-      continue;
-    }
-    const auto most = similarity.MostAlike(row, 1, query.top);
-    cosines.push_back(most.values);
-    alike.push_back(most.indices);
-  }
-  const auto joined = [](const std::vector<at::Tensor>& rows,
-                         at::ScalarType type) {
-    return rows.empty() ? at::empty({0}, type) : at::cat(rows);
-  };
-  answer.cosines =
-      analysis::ToArray(joined(cosines, at::kFloat), DType::kFloat32);
-  answer.alike = analysis::ToArray(joined(alike, at::kLong), DType::kInt64);
+  RETURN_IF_ERROR(PutCosines(similarity, query, poll, &answer));
   return answer;
 }
 

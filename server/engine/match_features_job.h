@@ -30,7 +30,8 @@ struct MatchFeaturesRequest {
   Positions positions;
   std::optional<model::Processing> processing;  // else each dictionary's
   float min_activation = 0;                     // of all
-  bool float64 = false;      // the products' sums; else float32
+  // The products' sums; false: float32. Unset: float64 where it fits.
+  std::optional<bool> float64;
   int64_t chunk_tokens = 0;  // 0: a good number
 };
 
@@ -47,19 +48,25 @@ struct FeatureMatchingQuery {
   std::vector<int64_t> rows;  // latents whose cosines are asked for: all, or
   int64_t top = 0;            // ... where above 0 the largest of each
 };
+// Whether it needs an assignment, which may take minutes.
+inline bool Assigns(const FeatureMatchingQuery& query) {
+  return query.matching || !query.thresholds.empty() || query.appearing_at >= 0;
+}
 struct FeatureMatchingAnswer {
   int64_t tokens = 0, a_latents = 0, b_latents = 0, counted = 0;
-  Array matched;    // INT64 [a_latents], or [0]
-  Array distances;  // FLOAT64 [a_latents], or [0]
-  Array fractions;  // FLOAT64 [thresholds]
-  Array appearing;  // INT64
-  Array cosines;    // FLOAT32 [rows, b_latents or top], or [0]
-  Array alike;      // INT64 [rows, top]: which of B's latents; or [0]
+  bool float64 = false;  // of the products' sums
+  Array matched;         // INT64 [a_latents], or [0]
+  Array distances;       // FLOAT64 [a_latents], or [0]
+  Array fractions;       // FLOAT64 [thresholds]
+  Array appearing;       // INT64
+  Array cosines;         // FLOAT32 [rows, b_latents or top], or [0]
+  Array alike;           // INT64 [rows, top]: which of B's latents; or [0]
 };
 
 // Every row is checked for every model: the errors are AskFeatures',
 // ResolveRows' and JobRows::CheckFit's, and RESOURCE_EXHAUSTED with both
-// numbers where the products would not fit.
+// numbers where the products, or the activations of a chunk in all
+// dictionaries together, would not fit.
 absl::StatusOr<JobSpecification> Specify(const MatchFeaturesRequest& request,
                                          const JobHost& host,
                                          const RequestContext& context);

@@ -31,7 +31,7 @@ absl::StatusOr<engine::MatchFeaturesRequest> FromProto(
   ASSIGN_OR_RETURN(plain.processing,
                    ProcessingFromProto(request.processing(), "processing"));
   plain.min_activation = request.min_activation();
-  plain.float64 = request.float64();
+  if (request.has_float64()) plain.float64 = request.float64();
   plain.chunk_tokens = request.chunk_tokens();
   return plain;
 }
@@ -55,7 +55,9 @@ absl::StatusOr<engine::FeatureMatchingQuery> FromProto(
   plain.matching = request.matching();
   plain.thresholds = {request.thresholds().begin(), request.thresholds().end()};
   if (request.has_appearing_at()) plain.appearing_at = request.appearing_at();
-  plain.appearing_threshold = request.appearing_threshold();
+  if (request.has_appearing_threshold()) {
+    plain.appearing_threshold = request.appearing_threshold();
+  }
   plain.rows = {request.rows().begin(), request.rows().end()};
   plain.top = request.top();
   return plain;
@@ -69,6 +71,7 @@ StreamedAnswer<v1::GetFeatureMatchingResponse> ToProto(
   header->set_a_latents(answer.a_latents);
   header->set_b_latents(answer.b_latents);
   header->set_counted(answer.counted);
+  header->set_float64(answer.float64);
   TensorCollector tensors;
   tensors.Add(std::move(answer.matched), header->mutable_matched());
   tensors.Add(std::move(answer.distances), header->mutable_distances());

@@ -21,6 +21,8 @@ using ::testing::IsEmpty;
 
 constexpr int64_t kLatents = 29, kTokens = 900;
 
+absl::Status Never() { return absl::OkStatus(); }
+
 void Add(const SparseCorpus& corpus, int64_t first, int64_t count,
          Coactivation* pairs) {
   std::vector<int64_t> indptr;
@@ -208,11 +210,64 @@ TEST(PairSampleTest, IsExactWhereNothingWasLeftOut) {
   Coactivation exact({kLatents, false});
   Add(corpus, 0, 200, &exact);
   exact.Finish();
-  const auto top = pairs.Top(PairMeasure::kPhi, {0, 7, 28}, 6);
+  const auto top = pairs.Top(PairMeasure::kPhi, {0, 7, 28}, 6, Never);
   ASSERT_TRUE(top.ok()) << top.status();
   EXPECT_EQ((*top)[0], exact.Top(PairMeasure::kPhi, 0, 6));
   EXPECT_EQ((*top)[1], exact.Top(PairMeasure::kPhi, 7, 6));
   EXPECT_THAT((*top)[2], IsEmpty());
+}
+
+// More partners than are kept beside those that are answered, and more asked
+// about than one pass over the samples looks up.
+TEST(PairSampleTest, TheLargestPartnersAreThoseOfAllPairs) {
+  constexpr int64_t kMany = 200, kSample = 3000;
+  const SparseCorpus corpus = RandomCorpus(700, kMany, 11);
+  PairSample pairs({kMany, kSample});
+  Add(corpus, 0, 700, &pairs);
+  std::vector<int64_t> all;
+  for (int64_t latent = kMany - 1; latent >= 0; --latent) all.push_back(latent);
+  int asked = 0;
+  const auto count = [&asked] {
+    ++asked;
+    return absl::OkStatus();
+  };
+  const auto top = pairs.Top(PairMeasure::kJaccard, all, 3, count);
+  ASSERT_TRUE(top.ok()) << top.status();
+  EXPECT_GE(asked, 3 * 4);  // passes, latents by 64
+  for (size_t i = 0; i < all.size(); ++i) {
+    std::vector<Partner> partners;
+    for (int64_t other = 0; other < kMany; ++other) {
+      const PairNumbers numbers = pairs.Of(all[i], other);
+      if (other == all[i] || numbers.both == 0) continue;
+      partners.push_back({other, MeasureOf(PairMeasure::kJaccard, numbers)});
+    }
+    EXPECT_EQ((*top)[i], LargestPartners(partners, 3)) << all[i];
+  }
+  const auto give_up = [] { return absl::CancelledError("given up"); };
+  EXPECT_TRUE(absl::IsCancelled(
+      pairs.Top(PairMeasure::kJaccard, {0}, 3, give_up).status()));
+}
+
+// What was merged from elsewhere may be any bytes.
+TEST(CoactivationTest, CountsThatAreNoneAreDataLoss) {
+  const auto restore = [](int64_t tokens, uint32_t both) {
+    std::string body;
+    const auto append = [&body](auto value) {
+      body.append(reinterpret_cast<const char*>(&value), sizeof(value));
+    };
+    append(int64_t{2}), append(int64_t{0}), append(tokens);
+    append(int64_t{5}), append(int64_t{3});   // counts
+    for (int i = 0; i < 4; ++i) append(1.0);  // sums, squares
+    append(both);
+    append(int64_t{0}), append(int64_t{0});  // an empty block
+    Coactivation pairs({2, false});
+    return RestoreBytes(body, &pairs);
+  };
+  EXPECT_TRUE(restore(5, 3).ok()) << restore(5, 3);
+  EXPECT_TRUE(absl::IsDataLoss(restore(5, 4)));
+  EXPECT_TRUE(absl::IsDataLoss(restore(-1, 0)));
+  EXPECT_TRUE(absl::IsDataLoss(restore(Coactivation::kMaxTokens + 1, 3)));
+  EXPECT_TRUE(absl::IsDataLoss(restore(INT64_MAX, 3)));
 }
 
 TEST(PairSampleTest, EstimatesAreWithinTheirError) {
@@ -247,8 +302,9 @@ TEST(PairSampleTest, NeitherOrderNorPartsChangeIt) {
   EXPECT_EQ(StateBytes(b), StateBytes(straight));
   EXPECT_EQ(a.Merge(PairSample({kLatents, 21})).code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(straight.Top(PairMeasure::kPearson, {0}, 1).status().message(),
-              HasSubstr("accepted: those of counts"));
+  EXPECT_THAT(
+      straight.Top(PairMeasure::kPearson, {0}, 1, Never).status().message(),
+      HasSubstr("accepted: those of counts"));
   std::string body = StateBody(straight);
   body[body.size() - 16] ^= 0x55;
   PairSample damaged(options), cut(options);

@@ -25,7 +25,7 @@ absl::StatusOr<Matching> MatchFeatures(const at::Tensor& cosines,
                                        DeadPolicy policy) {
   auto assigned = AssignFeatures(cosines, {});
   if (!assigned.ok()) return assigned.status();
-  return MatchingOf(*std::move(assigned), cosines, dead_a, dead_b, policy);
+  return MatchingOf(*std::move(assigned), dead_a, dead_b, policy);
 }
 
 // A's 0 is B's 2, A's 1 is B's 0; A's 2 is dead, as is B's 1.
@@ -77,8 +77,8 @@ TEST(FeatureMatchingTest, MoreFeaturesThanPartnersLeavesSomeAlone) {
       MatchFeatures(cosines, {false}, {false}, DeadPolicy::kCorrect)
           .status()
           .message(),
-      HasSubstr(
-          "told of 3 assigned, 1 and 1 dead latents; accepted: of 3, 3 and 1"));
+      HasSubstr("told of 3 assigned, 3 cosines and 1 dead latents; accepted: "
+                "of as many"));
 }
 
 TEST(FeatureMatchingTest, FeaturesAppearWhereTheyStay) {

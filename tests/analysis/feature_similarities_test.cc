@@ -40,13 +40,13 @@ TEST(FeatureSimilaritiesTest, EachIsAnswered) {
   FeatureSimilarities similarities(kOptions);
   Add(0, kTokens, &similarities);
   for (int64_t i = 0; i < similarities.size(); ++i) {
-    const at::Tensor cosines = similarities.Finished(i).Cosines(0, kA);
+    const at::Tensor cosines = similarities.Finished(i).Cosines();
     const auto assigned = AssignFeatures(cosines, Never);
     ASSERT_TRUE(assigned.ok()) << assigned.status();
     const auto matching =
         similarities.MatchingWith(i, DeadPolicy::kCorrect, Never);
     ASSERT_TRUE(matching.ok()) << matching.status();
-    EXPECT_EQ(matching->matched, *assigned);
+    EXPECT_EQ(matching->matched, assigned->matched);
   }
 }
 
@@ -59,12 +59,11 @@ TEST(FeatureSimilaritiesTest, PartsAndCopiesAreTheWhole) {
   CopyThroughState(later, &copied);
   ASSERT_TRUE(parts.Merge(copied).ok());
   for (int64_t i = 0; i < whole.size(); ++i) {
-    EXPECT_LT(
-        (whole.Finished(i).Cosines(0, kA) - parts.Finished(i).Cosines(0, kA))
-            .abs()
-            .max()
-            .item<double>(),
-        1e-6);
+    EXPECT_LT((whole.Finished(i).Cosines() - parts.Finished(i).Cosines())
+                  .abs()
+                  .max()
+                  .item<double>(),
+              1e-6);
   }
   FeatureSimilarities fewer({kOptions[0]});
   EXPECT_EQ(whole.Merge(fewer).code(), absl::StatusCode::kInvalidArgument);
@@ -92,6 +91,52 @@ TEST(FeatureSimilaritiesTest, ManyAskAtOnceAndSomeGiveUp) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(good, 6 * similarities.size());
+}
+
+TEST(FeatureSimilaritiesTest, AnAssignmentIsGivenUpAndTheNextAskerHasIt) {
+  constexpr int64_t kMany = 200;
+  const SparseCorpus a = RandomCorpus(kTokens, kMany, 1),
+                     b = RandomCorpus(kTokens, kMany, 2);
+  FeatureSimilarities similarities({{kMany, kMany, false}});
+  std::vector<int64_t> first, second;
+  ASSERT_TRUE(
+      similarities
+          .Add(a.View(0, kTokens, &first), {b.View(0, kTokens, &second)})
+          .ok());
+  int asked = 0;
+  const auto give_up = [&asked] {
+    ++asked;
+    return absl::CancelledError("given up");
+  };
+  EXPECT_TRUE(absl::IsCancelled(
+      similarities.MatchingWith(0, DeadPolicy::kCorrect, give_up).status()));
+  EXPECT_EQ(asked, 1);
+  const auto assigned =
+      AssignFeatures(similarities.Finished(0).Cosines(), Never);
+  const auto matching =
+      similarities.MatchingWith(0, DeadPolicy::kCorrect, Never);
+  ASSERT_TRUE(assigned.ok() && matching.ok());
+  EXPECT_EQ(matching->matched, assigned->matched);
+  // What is computed is not computed again.
+  EXPECT_TRUE(
+      similarities.MatchingWith(0, DeadPolicy::kUpstream, give_up).ok());
+  EXPECT_EQ(asked, 1);
+}
+
+TEST(FeatureSimilaritiesTest, APolicyThatCannotBeIsRefusedBeforehand) {
+  FeatureSimilarities similarities(kOptions);
+  Add(0, kTokens, &similarities);
+  const auto unasked = [] { return absl::CancelledError("computed"); };
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      similarities.MatchingWith(1, DeadPolicy::kUpstream, unasked).status()));
+}
+
+TEST(FeatureSimilaritiesTest, ItsBytesAreWithOneAssignments) {
+  const double each = FeatureSimilarity::Bytes({100, 100, true});
+  EXPECT_EQ(FeatureSimilarities::Bytes({{100, 100, true}, {100, 100, true}}),
+            2 * each + 100 * 100 * 4);
+  EXPECT_EQ(FeatureSimilarities::Bytes({{100, 50, false}}),
+            FeatureSimilarity::Bytes({100, 50, false}) + 2 * 100 * 50 * 4);
 }
 
 // What was merged from elsewhere may be any bytes.

@@ -55,17 +55,20 @@ TEST(FeatureSimilarityTest, IsTheCosineOfTheActivations) {
     Add(corpora, 300, 400, &similarity);
     similarity.Finish();
     EXPECT_EQ(similarity.tokens(), kTokens);
-    const at::Tensor cosines = similarity.Cosines(0, kA);
+    const at::Tensor cosines = similarity.Cosines();
     const at::Tensor naive = NaiveCosines(corpora);
     EXPECT_LT((cosines - naive).abs().max().item<double>(), 1e-6);
     EXPECT_GT(naive.max().item<double>(), 0.1);
     EXPECT_TRUE(similarity.DeadOfA()[kA - 1]);
     EXPECT_FALSE(similarity.DeadOfB()[0]);
     EXPECT_EQ(cosines[kA - 1].abs().sum().item<double>(), 0);
-    const auto alike = similarity.MostAlike(3, 5, 4);
+    const auto alike = similarity.MostAlike({3, 4, 5, 6, 7}, 4);
     const auto [values, indices] = cosines.narrow(0, 3, 5).topk(4);
     EXPECT_TRUE(at::equal(alike.values, values));
     EXPECT_TRUE(at::equal(alike.indices, indices));
+    // Latents in any order, and more than once.
+    const at::Tensor some = similarity.Cosines({9, 0, 9});
+    EXPECT_TRUE(at::equal(some, cosines.index({at::tensor({9, 0, 9})})));
   }
 }
 
@@ -85,7 +88,7 @@ TEST(FeatureSimilarityTest, LongRunsOfADenseLatentStayExact) {
       similarity.Add(a.View(0, 10'000, &first), b.View(0, 10'000, &second))
           .ok());
   similarity.Finish();
-  EXPECT_NEAR(similarity.Cosines(0, 1)[0][1].item<double>(), 1, 1e-5);
+  EXPECT_NEAR(similarity.Cosines({0})[0][1].item<double>(), 1, 1e-5);
   EXPECT_NEAR(similarity.NormsOfA()[1], 100, 1e-9);
 }
 
@@ -102,7 +105,7 @@ TEST(FeatureSimilarityTest, AResumedOneHasTheSameBits) {
     EXPECT_EQ(StateBytes(resumed), StateBytes(straight));
     straight.Finish();
     resumed.Finish();
-    EXPECT_TRUE(at::equal(resumed.Cosines(0, kA), straight.Cosines(0, kA)));
+    EXPECT_TRUE(at::equal(resumed.Cosines(), straight.Cosines()));
   }
 }
 
@@ -118,8 +121,7 @@ TEST(FeatureSimilarityTest, PartsMergeToTheWhole) {
   merged.Finish();
   straight.Finish();
   EXPECT_EQ(merged.tokens(), kTokens);
-  EXPECT_TRUE(
-      at::allclose(merged.Cosines(0, kA), straight.Cosines(0, kA), 1e-6, 1e-9));
+  EXPECT_TRUE(at::allclose(merged.Cosines(), straight.Cosines(), 1e-6, 1e-9));
   EXPECT_EQ(merged.Merge(FeatureSimilarity({kA, kB, true})).code(),
             absl::StatusCode::kInvalidArgument);
 }
@@ -138,6 +140,15 @@ TEST(FeatureSimilarityTest, RefusesOtherTokensAndDamage) {
   EXPECT_EQ(RestoreBytes(body.substr(0, body.size() - 9), &cut).code(),
             absl::StatusCode::kDataLoss);
   EXPECT_EQ(RestoreBytes(body, &other).code(), absl::StatusCode::kDataLoss);
+  // The number of tokens, whose sums would overflow.
+  for (const int64_t tokens :
+       {int64_t{-1}, (int64_t{1} << 53) + 1, INT64_MAX}) {
+    std::string told = body;
+    told.replace(3 * sizeof(int64_t), sizeof(tokens),
+                 reinterpret_cast<const char*>(&tokens), sizeof(tokens));
+    FeatureSimilarity zero({kA, kB, false});
+    EXPECT_EQ(RestoreBytes(told, &zero).code(), absl::StatusCode::kDataLoss);
+  }
   // The blocks of tokens at the end: lengths, orders and latents.
   int refused = 0;
   for (size_t at = body.size() - 2000; at < body.size(); at += 67) {

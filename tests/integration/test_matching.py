@@ -248,6 +248,24 @@ def test_refusals(client, prompts, matching):
         matching.most_alike([0], 51, 2)
     with pytest.raises(cupola.InvalidArgument, match="appearing_at is 3; accepted: 0 to 2"):
         matching.appearing(3)
+    with pytest.raises(cupola.InvalidArgument, match="thresholds: nan; accepted: finite"):
+        matching.fractions([0.5, np.nan])
+    with pytest.raises(cupola.InvalidArgument, match="appearing_threshold is inf; accepted"):
+        matching.appearing(0, np.inf)
+    with pytest.raises(cupola.InvalidArgument, match="rows: 71 latents; accepted: as many"):
+        matching.cosines([0] * 71)
+    with pytest.raises(cupola.InvalidArgument, match="accepted: correct"):
+        matching.appearing(0, dead="upstream")
+    with pytest.raises(cupola.InvalidArgument, match="dtype"):
+        last.match(NAMES[1:], prompts, dtype="float16")
+
+
+def test_sums_are_of_float64_where_that_fits(client, prompts, matching):
+    last = client.dictionary(NAMES[0])
+    assert matching.dtype == "float64"
+    narrow = last.match(NAMES[1:], prompts, dtype="float32").result()
+    assert narrow.dtype == "float32"
+    close(narrow.cosines(range(70)), matching.cosines(range(70)), 1e-6)
 
 
 def test_a_cancelled_job_goes_on_to_the_same_bits(client, prompts):

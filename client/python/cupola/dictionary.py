@@ -106,7 +106,7 @@ class Dictionary:
         positions: Positions = None,
         *,
         min_activation: float = 0.0,
-        dtype: str = "float32",
+        dtype: Optional[str] = None,
         prepend_bos: Optional[bool] = None,
         chunk_tokens: Optional[int] = None,
         **options: Any,
@@ -117,8 +117,10 @@ class Dictionary:
 
         `others` are dictionaries or their names, in the order of training where
         they are checkpoints'; their models read the token ids that this one's
-        tokenizer made. `dtype` is that of the products' sums. The result is a
-        FeatureMatching: the exact one-to-one assignment, matched fractions,
+        tokenizer made. `dtype` is that of the products' sums, "float64" or
+        "float32"; None: float64 where it fits (FeatureMatching.dtype tells). A
+        processing that was chosen for this dictionary goes for all of them;
+        else each has its own. The result is a FeatureMatching: the exact one-to-one assignment, matched fractions,
         appearing features, cosines. `name=`, `shard=(i, n)` and `keep=`: see
         Client.submit."""
         return matching.submit(

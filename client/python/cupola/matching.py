@@ -72,7 +72,9 @@ class Matched:
 
 class FeatureMatching:
     """How the latents of one dictionary, A, go with those of others, by the
-    cosines of their activations on the same tokens, not centred.
+    cosines of their activations on the same tokens, not centred. The sums
+    behind these are of `dtype`: in float32, what shards were merged differs
+    from a straight run by some 1e-5 after millions of tokens.
 
     The numbers stay on the server; each method asks for some. `other` is the
     index of the other dictionary, B, among those that the job was given.
@@ -87,6 +89,7 @@ class FeatureMatching:
         self.job = job
         header, _ = self._fetch(0)
         self.tokens: int = header.tokens
+        self.dtype = "float64" if header.float64 else "float32"
 
     def _fetch(self, other: int, dead: str = "correct", **wanted: Any) -> Any:
         connection = self._client._connection
@@ -181,13 +184,15 @@ def submit(
     rows: Union[Prompts, DatasetRows],
     positions: Positions,
     min_activation: float,
-    dtype: str,
+    dtype: Optional[str],
     prepend_bos: Optional[bool],
     chunk_tokens: Optional[int],
     options: Dict[str, Any],
 ) -> Job:
     """See Dictionary.match."""
-    wide = code_of(dtype, {"float32": False, "float64": True}, "dtype")
+    wide = None
+    if dtype is not None:
+        wide = code_of(dtype, {"float32": False, "float64": True}, "dtype")
     request = _J.MatchFeaturesRequest(
         dictionary=dictionary.name,
         others=[
