@@ -124,6 +124,11 @@ absl::Status FeatureStatistics::Save(storage::StateWriter* state) const {
 }
 
 absl::Status FeatureStatistics::Restore(storage::StateReader* state) {
+  RETURN_IF_ERROR(RestorePart(state));
+  return AtEnd(*state);
+}
+
+absl::Status FeatureStatistics::RestorePart(storage::StateReader* state) {
   RETURN_IF_ERROR(RestoreSame(state, ToSaved(options_)));
   RETURN_IF_ERROR(state->ReadValue(&tokens_));
   RETURN_IF_ERROR(RestoreVector(state, &counts_));
@@ -139,7 +144,7 @@ absl::Status FeatureStatistics::Restore(storage::StateReader* state) {
                        counts_[latent], " of ", tokens_, " tokens"));
     }
   }
-  return AtEnd(*state);
+  return absl::OkStatus();
 }
 
 double FeatureStatistics::Density(int64_t latent) const {

@@ -51,6 +51,8 @@ class FeatureStatistics {
   // histogram[latents, bins], TopExamples' body, ExampleStrata's.
   absl::Status Save(storage::StateWriter* state) const;
   absl::Status Restore(storage::StateReader* state);
+  // The same of a state that goes on behind.
+  absl::Status RestorePart(storage::StateReader* state);
 
   const FeatureStatisticsOptions& options() const { return options_; }
   int64_t tokens() const { return tokens_; }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/analysis/direction_statistics.h"
 #include "server/engine/prompt_resolution.h"
 #include "server/model/status_macros.h"
 
@@ -78,18 +79,14 @@ absl::StatusOr<std::map<uint32_t, Statistics>> Gather(
 // Mean and share of one latent; a mean of 0 leaves it out.
 AblationPlan::Latent Judge(const AblationTableRequest& request, uint32_t latent,
                            const Statistics& statistics, int64_t prompts) {
-  const double threshold = request.share_of_max * statistics.largest;
-  const double counted =
-      static_cast<double>(std::min(prompts, request.mean_prompts));
-  double n = 1e-9, sum = 0;
+  std::vector<float> counted;
   for (const auto& [prompt, activation] : statistics.active) {
-    if (prompt < request.mean_prompts && activation > threshold) {
-      n += 1;
-      sum += activation;
-    }
+    if (prompt < request.mean_prompts) counted.push_back(activation);
   }
-  if (n < request.min_share * counted) sum = 0;
-  return {latent, sum / n, n / counted, 0};
+  const analysis::DirectionShare share = analysis::ShareOf(
+      counted, statistics.largest, request.share_of_max, request.min_share,
+      std::min(prompts, request.mean_prompts));
+  return {latent, share.mean, share.share, 0};
 }
 
 }  // namespace

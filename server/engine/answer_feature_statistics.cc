@@ -52,7 +52,13 @@ class ExampleArrays {
 absl::StatusOr<FeatureStatisticsAnswer> AnswerFeatureStatistics(
     const JobWork& work, const FeatureStatisticsQuery& query,
     const Limits& limits) {
-  const FeatureStatistics& totals = StatisticsOf(work);
+  const analysis::FeatureStatisticsSet& all = StatisticsOf(work);
+  if (query.dictionary < 0 || query.dictionary >= all.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dictionary is ", query.dictionary, "; accepted: 0 to ",
+                     all.size() - 1, ", those of the job"));
+  }
+  const FeatureStatistics& totals = all[query.dictionary];
   const FeatureStatisticsOptions& options = totals.options();
   const int64_t d_sae = options.latents, first = query.first;
   if (first < 0 || first >= d_sae || query.count < 0 ||

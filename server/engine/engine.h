@@ -15,6 +15,7 @@
 #include "server/engine/coactivation_job.h"
 #include "server/engine/datasets.h"
 #include "server/engine/direction_requests.h"
+#include "server/engine/direction_statistics_job.h"
 #include "server/engine/feature_statistics_job.h"
 #include "server/engine/generate_requests.h"
 #include "server/engine/jacobian_requests.h"
@@ -127,7 +128,8 @@ class Engine {
   void ReadDataset(ReadDatasetRequest, RequestContext, Done<ReadDatasetAnswer>);
 
   // Submit jobs (accumulate_jacobian.h, feature_statistics_job.h,
-  // match_features_job.h, coactivation_job.h, store_activations_job.h); done
+  // match_features_job.h, coactivation_job.h, direction_statistics_job.h,
+  // store_activations_job.h); done
   // when they are on the disk.
   void AccumulateJacobian(AccumulateJacobianRequest, JobOptions, RequestContext,
                           Done<JobInfo>);
@@ -139,6 +141,8 @@ class Engine {
                          Done<JobInfo>);
   void StoreActivations(StoreActivationsRequest, JobOptions, RequestContext,
                         Done<JobInfo>);
+  void ComputeDirectionStatistics(DirectionStatisticsRequest, JobOptions,
+                                  RequestContext, Done<JobInfo>);
   // See Jobs::Merge.
   void MergeShards(std::vector<ReceivedShard>, JobOptions, RequestContext,
                    Done<JobInfo>);
@@ -151,6 +155,8 @@ class Engine {
   void QueryCoactivation(CoactivationQuery, RequestContext,
                          Done<CoactivationAnswer>);
   void ReadStore(ReadStoreRequest, RequestContext, Done<ReadStoreAnswer>);
+  void QueryDirectionStatistics(DirectionStatisticsQuery, RequestContext,
+                                Done<DirectionStatisticsAnswer>);
   Jobs& jobs();
   ActivationStores& stores();
 

@@ -8,6 +8,7 @@
 #include "server/engine/ask_jacobian.h"
 #include "server/engine/ask_run.h"
 #include "server/engine/coactivation_job.h"
+#include "server/engine/direction_statistics_job.h"
 #include "server/engine/engine_impl.h"
 #include "server/engine/feature_statistics_job.h"
 #include "server/engine/match_features_job.h"
@@ -113,6 +114,7 @@ void Engine::Impl::StartJobs() {
   add(kMatchFeatures, MakeMatchFeatures);
   add(kCoactivation, MakeCoactivation);
   add(kStoreActivations, MakeStoreActivations);
+  add(kDirectionStatistics, MakeDirectionStatistics);
   jobs_ = Jobs::Open(std::move(options));
 }
 
@@ -235,6 +237,21 @@ void Engine::QueryCoactivation(CoactivationQuery request,
                                                 const Limits& limits) {
                     return AnswerCoactivation(work, query, limits, poll);
                   });
+}
+
+void Engine::ComputeDirectionStatistics(DirectionStatisticsRequest request,
+                                        JobOptions options,
+                                        RequestContext context,
+                                        Done<JobInfo> done) {
+  impl_->SubmitJob(std::move(request), std::move(options), context,
+                   std::move(done));
+}
+
+void Engine::QueryDirectionStatistics(DirectionStatisticsQuery request,
+                                      RequestContext context,
+                                      Done<DirectionStatisticsAnswer> done) {
+  impl_->QueryJob(kDirectionStatistics, std::move(request), context,
+                  std::move(done), AnswerDirectionStatistics);
 }
 
 void Engine::MergeShards(std::vector<ReceivedShard> shards, JobOptions options,

@@ -9,10 +9,11 @@
 
 #include "absl/status/statusor.h"
 #include "server/analysis/feature_statistics.h"
+#include "server/analysis/feature_statistics_set.h"
 #include "server/engine/job_kind.h"
 
 // The job kind "feature_statistics": what one pass over a corpus tells about
-// every latent of a dictionary (analysis/feature_statistics.h).
+// every latent of a dictionary, or of several (analysis/feature_statistics.h).
 
 namespace cupola::engine {
 
@@ -20,6 +21,8 @@ inline constexpr char kFeatureStatistics[] = "feature_statistics";
 
 struct FeatureStatisticsRequest {
   std::string dictionary;
+  // Of the same model: one pass over the corpus is for all of them.
+  std::vector<std::string> others;
   std::optional<Prompts> prompts;  // exactly one of the two
   std::optional<DatasetRows> rows;
   Positions positions;
@@ -34,6 +37,7 @@ struct FeatureStatisticsRequest {
 // What is asked of a result: of latents [first, first + count).
 struct FeatureStatisticsQuery {
   std::string job;
+  int64_t dictionary = 0;        // 0, or 1 + its index among the others
   int64_t first = 0, count = 0;  // 0: all from first on
   bool histogram = false, top = false;
   // Examples of so many equal intervals of 0 to a latent's maximum, `each` at
@@ -68,7 +72,7 @@ absl::StatusOr<std::unique_ptr<JobWork>> MakeFeatureStatistics(
     const RequestContext& context);
 
 // `work`: MakeFeatureStatistics'.
-const analysis::FeatureStatistics& StatisticsOf(const JobWork& work);
+const analysis::FeatureStatisticsSet& StatisticsOf(const JobWork& work);
 
 // INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED: a smaller range.
 // `work`: MakeFeatureStatistics'.

@@ -17,22 +17,6 @@ using absl::StrCat;
 using analysis::AttributionTarget;
 using analysis::ComponentLevel;
 
-absl::StatusOr<ComponentLevel> ToLevel(v1::ComponentLevel level) {
-  switch (level) {
-    case v1::COMPONENT_LEVEL_UNSPECIFIED:
-    case v1::LAYERS:
-      return ComponentLevel::kLayers;
-    case v1::HEADS:
-      return ComponentLevel::kHeads;
-    case v1::NEURONS:
-      return ComponentLevel::kNeurons;
-    default:
-      return InvalidArgumentError(StrCat("level is ", static_cast<int>(level),
-                                         "; accepted: LAYERS, HEADS, NEURONS "
-                                         "or unset"));
-  }
-}
-
 std::vector<std::vector<int64_t>> ToLists(
     const google::protobuf::RepeatedPtrField<v1::TokenIds>& lists) {
   std::vector<std::vector<int64_t>> plain;
@@ -123,6 +107,22 @@ absl::Status TakeTarget(v1::AttributeRequest* request,
 }
 
 }  // namespace
+
+absl::StatusOr<ComponentLevel> ToLevel(v1::ComponentLevel level) {
+  switch (level) {
+    case v1::COMPONENT_LEVEL_UNSPECIFIED:
+    case v1::LAYERS:
+      return ComponentLevel::kLayers;
+    case v1::HEADS:
+      return ComponentLevel::kHeads;
+    case v1::NEURONS:
+      return ComponentLevel::kNeurons;
+    default:
+      return InvalidArgumentError(StrCat("level is ", static_cast<int>(level),
+                                         "; accepted: LAYERS, HEADS, NEURONS "
+                                         "or unset"));
+  }
+}
 
 absl::StatusOr<engine::AttributeRequest> FromProto(
     v1::AttributeRequest request) {

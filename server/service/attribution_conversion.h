@@ -12,6 +12,9 @@
 
 namespace cupola::service {
 
+// INVALID_ARGUMENT: none of the levels.
+absl::StatusOr<analysis::ComponentLevel> ToLevel(v1::ComponentLevel level);
+
 absl::StatusOr<engine::AttributeRequest> FromProto(
     v1::AttributeRequest request);
 absl::StatusOr<engine::LogitLensRequest> FromProto(

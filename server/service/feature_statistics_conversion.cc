@@ -14,6 +14,10 @@ absl::StatusOr<engine::FeatureStatisticsRequest> FromProto(
   RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
   engine::FeatureStatisticsRequest plain;
   plain.dictionary = request.dictionary();
+  for (const std::string& other : request.others()) {
+    RETURN_IF_ERROR(CheckName(other, "others"));
+    plain.others.push_back(other);
+  }
   size_t prompts = 0;
   if (request.has_rows()) {
     ASSIGN_OR_RETURN(plain.rows, FromProto(request.rows()));
@@ -43,6 +47,7 @@ absl::StatusOr<engine::FeatureStatisticsQuery> FromProto(
     const v1::GetFeatureStatisticsRequest& request) {
   engine::FeatureStatisticsQuery plain;
   plain.job = request.job();
+  plain.dictionary = request.dictionary();
   plain.first = request.first();
   plain.count = request.count();
   plain.histogram = request.histogram();

@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "server/service/chunked_writer.h"
 #include "server/service/coactivation_conversion.h"
+#include "server/service/direction_statistics_conversion.h"
 #include "server/service/feature_statistics_conversion.h"
 #include "server/service/job_watch.h"
 #include "server/service/jobs_conversion.h"
@@ -95,9 +96,9 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::GetFeatureMatching(
 grpc::ServerUnaryReactor* JobsService::CountCoactivation(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
-  return SubmitJob<v1::CoactivationRequest>(
-      environment_, "CountCoactivation", context, request, response,
-      &engine::Engine::CountCoactivation);
+  return SubmitJob<v1::CoactivationRequest>(environment_, "CountCoactivation",
+                                            context, request, response,
+                                            &engine::Engine::CountCoactivation);
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::GetCoactivation(
@@ -105,6 +106,22 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::GetCoactivation(
   return QueryJob<v1::GetCoactivationRequest, engine::CoactivationAnswer>(
       environment_, "GetCoactivation", context, request,
       &engine::Engine::QueryCoactivation);
+}
+
+grpc::ServerUnaryReactor* JobsService::ComputeDirectionStatistics(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  return SubmitJob<v1::DirectionStatisticsRequest>(
+      environment_, "ComputeDirectionStatistics", context, request, response,
+      &engine::Engine::ComputeDirectionStatistics);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::GetDirectionStatistics(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return QueryJob<v1::GetDirectionStatisticsRequest,
+                  engine::DirectionStatisticsAnswer>(
+      environment_, "GetDirectionStatistics", context, request,
+      &engine::Engine::QueryDirectionStatistics);
 }
 
 grpc::ServerUnaryReactor* JobsService::List(

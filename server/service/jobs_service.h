@@ -14,12 +14,15 @@ using RawMatching = v1::Jobs::WithRawCallbackMethod_MatchFeatures<
     v1::Jobs::WithRawCallbackMethod_GetFeatureMatching<v1::Jobs::Service>>;
 using RawCoactivation = v1::Jobs::WithRawCallbackMethod_CountCoactivation<
     v1::Jobs::WithRawCallbackMethod_GetCoactivation<RawMatching>>;
+using RawDirections =
+    v1::Jobs::WithRawCallbackMethod_ComputeDirectionStatistics<
+        v1::Jobs::WithRawCallbackMethod_GetDirectionStatistics<
+            RawCoactivation>>;
 using RawStatisticsAndShards =
     v1::Jobs::WithRawCallbackMethod_ComputeFeatureStatistics<
         v1::Jobs::WithRawCallbackMethod_GetFeatureStatistics<
             v1::Jobs::WithRawCallbackMethod_ExportShard<
-                v1::Jobs::WithRawCallbackMethod_MergeShards<
-                    RawCoactivation>>>>;
+                v1::Jobs::WithRawCallbackMethod_MergeShards<RawDirections>>>>;
 using RawJobs = v1::Jobs::WithRawCallbackMethod_AccumulateJacobian<
     v1::Jobs::WithRawCallbackMethod_List<v1::Jobs::WithRawCallbackMethod_Get<
         v1::Jobs::WithRawCallbackMethod_Watch<
@@ -56,6 +59,12 @@ class JobsService final : public RawJobs {
       grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
       grpc::ByteBuffer* response) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* GetCoactivation(
+      grpc::CallbackServerContext* context,
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* ComputeDirectionStatistics(
+      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+      grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetDirectionStatistics(
       grpc::CallbackServerContext* context,
       const grpc::ByteBuffer* request) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* ExportShard(

@@ -20,6 +20,7 @@ constexpr std::array kRead = {
     "ResumeJob", "GetJacobianTotals",
     "ComputeFeatureStatistics", "GetFeatureStatistics", "MatchFeatures",
     "GetFeatureMatching", "CountCoactivation", "GetCoactivation",
+    "ComputeDirectionStatistics", "GetDirectionStatistics",
     "ExportShard",
     "MergeShards",
     // Stores

@@ -34,6 +34,8 @@ say
 say
 "$PYTHON" tests/bench/corpus_jobs.py
 say
+"$PYTHON" tests/bench/statistics_vs_features.py
+say
 "$PYTHON" tests/bench/jacobian_layers_vs_peer.py
 say
 "$PYTHON" tests/bench/footprint.py

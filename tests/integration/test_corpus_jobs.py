@@ -57,9 +57,9 @@ def corpus(client):
     return client.dataset("corpus").select("tiny")
 
 
-def expected(client, rows, top_k, skip=0):
+def expected(client, rows, top_k, skip=0, dictionary=SAE):
     """The statistics' definition, of the dictionary's own features."""
-    features = client.dictionary(SAE).features(rows)
+    features = client.dictionary(dictionary).features(rows)
     keep = features.position >= skip
     acts = features.csr.toarray().astype(np.float64)[keep]
     row, position = features.prompt[keep], features.position[keep]
@@ -139,6 +139,45 @@ def test_feature_statistics(client, corpus, rows, source):
     with pytest.raises(cupola.InvalidArgument, match="latents from 0 to"):
         job.result().to_dataframe(10**6)
     job.delete()
+
+
+def test_one_pass_for_several_dictionaries(client, corpus, rows, tmp_path):
+    sae, names = client.dictionary(SAE), [SAE, f"{PAIR}:out", f"{PAIR}:in"]
+
+    def submit(**options):
+        return sae.statistics(
+            corpus, top_k=3, others=names[1:], chunk_tokens=10, **options
+        )
+
+    job = submit()
+    job.wait(progress=False)
+    told = job.info.provenance
+    assert list(told.dictionaries) == names and told.parameters["others"] == names[1:]
+    statistics = job.result()
+    assert statistics.dictionaries == names
+    for name in names:
+        check(statistics.of(name), expected(client, rows, 3, dictionary=name))
+    with pytest.raises(cupola.InvalidArgument, match="'tiny/none' is not one of the job's"):
+        statistics.of("tiny/none")
+    with pytest.raises(cupola.InvalidArgument, match="dictionary is 3; accepted: 0 to 2"):
+        cupola.FeatureStatistics(client, job.id, 3)
+    paths = []
+    for index in range(2):
+        part = submit(shard=(index, 2))
+        part.wait(progress=False)
+        paths.append(tmp_path / str(index))
+        part.save_shard(paths[-1])
+    merged = client.merge_shards(paths).result()
+    for name in names:
+        pd.testing.assert_frame_equal(merged.of(name).top(), statistics.of(name).top())
+    for others, said in [
+        ([SAE], "tiny/sae comes twice; accepted: each dictionary once"),
+        ([f"{PAIR}:in"] * 65, "65 dictionaries; accepted: 0 to 64"),
+    ]:
+        with pytest.raises(cupola.InvalidArgument, match=said):
+            sae.statistics(corpus, others=others)
+    with pytest.raises(cupola.NotFound):
+        sae.statistics(corpus, others=["tiny/none"])
 
 
 def test_positions_left_out_and_packed_rows(client, rows):

@@ -20,6 +20,7 @@ from .datasets import (
     TokenizedDataset,
 )
 from .dictionary import Dictionary
+from .direction_statistics import DirectionStatistics, LossesRecovered
 from .directions import DirectionAblation, Sweep
 from .errors import (
     AlreadyExists,
@@ -130,6 +131,7 @@ __all__ = [
     "InvalidArgument",
     "LogitLens",
     "LogitWeights",
+    "LossesRecovered",
     "Mean",
     "MeanActivation",
     "Measurement",
@@ -144,6 +146,7 @@ __all__ = [
     "Exported",
     "Provenance",
     "DirectionAblation",
+    "DirectionStatistics",
     "Jacobian",
     "Sweep",
     "JacobianTotals",

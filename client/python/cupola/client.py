@@ -173,6 +173,7 @@ class Client(CatalogCalls):
         """Submits a job of this kind: "feature_statistics" of a dictionary
         (Dictionary.statistics), "match_features" (Dictionary.match, with
         `others=`), "coactivation" (Dictionary.coactivation),
+        "direction_statistics" (Dictionary.direction_statistics),
         "store_activations" (Dictionary.store) or "accumulate_jacobian" of a
         pair (Pair.accumulate), with their arguments. `rows`: prompts, or rows
         of a dataset (Dataset.select).
@@ -190,12 +191,16 @@ class Client(CatalogCalls):
             return self.dictionary(dictionary).coactivation(rows, **options)
         if kind == "store_activations":
             return self.dictionary(dictionary).store(rows, **options)
+        if kind == "direction_statistics":
+            return self.dictionary(dictionary).direction_statistics(
+                rows, **options
+            )
         if kind == "accumulate_jacobian":
             return self.pair(dictionary).accumulate(rows, **options)
         raise InvalidArgument(
             "kind: expected 'feature_statistics', 'match_features', "
-            "'coactivation', 'store_activations' or 'accumulate_jacobian', "
-            f"got {kind!r}"
+            "'coactivation', 'direction_statistics', 'store_activations' or "
+            f"'accumulate_jacobian', got {kind!r}"
         )
 
     def activation_stores(self) -> List[ActivationStore]:

@@ -55,8 +55,9 @@ class Coactivation:
     and p = n / N:
 
     - "count": n_ab, and "probability": p_ab;
-    - "upstream": (p_ab - p_a p_b) / sqrt(p_a (1 - p_a) p_b), as published, which
-      is not symmetric; "phi": the symmetric one, with (1 - p_b) under the root;
+    - "upstream": (p_ab - p_a p_b) / sqrt(p_a (1 - p_a) p_b), as published,
+      which is not symmetric; "phi": the symmetric one, with (1 - p_b) under the
+      root;
     - "jaccard": n_ab / (n_a + n_b - n_ab);
     - "pearson" and "cosine" of the activations, zeros included.
 
@@ -192,8 +193,8 @@ class Coactivation:
 
 
 def _listed(latents: Latents, name: str) -> List[int]:
-    several = [latents] if _requests.is_int(latents) else list(latents)  # type: ignore[arg-type]
-    return _requests.unsigned(several, name)
+    several: Any = [latents] if _requests.is_int(latents) else latents
+    return _requests.unsigned(list(several), name)
 
 
 def submit(

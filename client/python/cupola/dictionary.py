@@ -15,6 +15,7 @@ from . import (
     _requests,
     _tensors,
     coactivation,
+    direction_statistics,
     feature_statistics,
     matching,
     stores,
@@ -69,6 +70,7 @@ class Dictionary:
         positions: Positions = None,
         top_k: int = 20,
         *,
+        others: Sequence[Union[str, Dictionary]] = (),
         distinct_rows: bool = True,
         per_stratum: int = 5,
         octaves: Optional[Tuple[int, int]] = None,
@@ -82,14 +84,19 @@ class Dictionary:
         `top_k` strongest contexts (`distinct_rows`: of each row its best one
         only), a histogram (`bins_per_octave` bins in each of so many octaves
         from 2^first on: `octaves=(first, number)`) and, for examples of weaker
-        activations, `per_stratum` tokens of each of some ten strata. The result
-        is a FeatureStatistics. `name=`, `shard=(i, n)` and `keep=`: see
-        Client.submit."""
+        activations, `per_stratum` tokens of each of some ten strata. `others`:
+        more dictionaries of the same model, which one pass of the model is for.
+        The result is a FeatureStatistics. `name=`, `shard=(i, n)` and `keep=`:
+        see Client.submit."""
         return feature_statistics.submit(
             self,
             prompts,
             positions,
             top_k,
+            [
+                other if isinstance(other, str) else other.name
+                for other in others
+            ],
             distinct_rows,
             per_stratum,
             octaves,
@@ -188,6 +195,60 @@ class Dictionary:
             min_activation,
             prepend_bos,
             chunk_tokens,
+            options,
+        )
+
+    def direction_statistics(
+        self,
+        prompts: Union[Prompts, DatasetRows],
+        position: int = -2,
+        *,
+        ablate: Union[bool, Sequence[int]] = True,
+        directions: Sequence[int] = (),
+        losses: bool = True,
+        attribution: Optional[str] = None,
+        boost_rows: int = 0,
+        active_above: float = 0.1,
+        rows_per_latent: int = 200,
+        mean_rows: int = 1000,
+        top_k: int = 20,
+        prepend_bos: Optional[bool] = None,
+        chunk_rows: Optional[int] = None,
+        **options: Any,
+    ) -> Job:
+        """Submits a job: what the dictionary's directions do over `prompts`, or
+        over rows of a dataset (`Dataset.select`), each scored at `position`,
+        whose next token is foretold. The result is a DirectionStatistics.
+
+        Kept are each latent's `top_k` rows with its largest activations up to
+        there, and the first `rows_per_latent` rows where it is above
+        `active_above` at the position; in these it is ablated, unless `ablate`
+        is False or a list of other latents. The thresholds of the table are
+        given when it is asked for; its means are of the first `mean_rows` rows.
+
+        `losses`: as they are, with the dictionary's output point set to zero
+        and reconstructed, and with `directions` without their contributions.
+        `attribution`: "layers", "heads" or "neurons" of the residual, towards
+        the next token's logit. `boost_rows`: log-probabilities of the whole
+        vocabulary without `directions`, in so many first rows. `name=`,
+        `shard=(i, n)` and `keep=`: see Client.submit."""
+        return direction_statistics.submit(
+            self,
+            prompts,
+            position,
+            ablate,
+            directions,
+            losses,
+            attribution,
+            boost_rows,
+            {
+                "active_above": active_above,
+                "rows_per_latent": rows_per_latent,
+                "mean_rows": mean_rows,
+                "top_k": top_k,
+            },
+            prepend_bos,
+            chunk_rows,
             options,
         )
 

@@ -58,10 +58,15 @@ class FeatureStatistics:
     and its place in it.
     """
 
-    def __init__(self, client: Client, job: str) -> None:
+    def __init__(self, client: Client, job: str, dictionary: int = 0) -> None:
         self._client = client
         self.job = job
+        self._dictionary = dictionary
         header, _ = self._fetch(0, 1)
+        # Their names, in the order of the job.
+        self.dictionaries: List[str] = [
+            one.name for one in header.job.provenance.dictionaries
+        ]
         self.tokens: int = header.tokens
         self.d_sae: int = header.d_sae
         self.dead: int = header.dead  # latents that were never active
@@ -71,12 +76,28 @@ class FeatureStatistics:
         header, arrays = connection.stream(
             connection.jobs.GetFeatureStatistics,
             _J.GetFeatureStatisticsRequest(
-                job=self.job, first=first, count=count or 0, **wanted
+                job=self.job,
+                dictionary=self._dictionary,
+                first=first,
+                count=count or 0,
+                **wanted,
             ),
             "",
             lambda header: [getattr(header, name) for name in _TENSORS],
         )
         return header, dict(zip(_TENSORS, arrays))
+
+    def of(self, dictionary: Union[str, Dictionary]) -> FeatureStatistics:
+        """The same of another dictionary of the job."""
+        name = dictionary if isinstance(dictionary, str) else dictionary.name
+        if name not in self.dictionaries:
+            raise InvalidArgument(
+                f"dictionary: {name!r} is not one of the job's, "
+                f"{', '.join(map(repr, self.dictionaries))}"
+            )
+        return FeatureStatistics(
+            self._client, self.job, self.dictionaries.index(name)
+        )
 
     def to_dataframe(
         self, first: int = 0, count: Optional[int] = None
@@ -172,7 +193,7 @@ class FeatureStatistics:
         return dashboards.export(
             self,
             info.provenance,
-            0,
+            self._dictionary,
             folder,
             latents,
             prompts,
@@ -212,6 +233,7 @@ def submit(
     rows: Union[Prompts, DatasetRows],
     positions: Positions,
     top_k: int,
+    others: List[str],
     distinct_rows: bool,
     per_stratum: int,
     octaves: Optional[Tuple[int, int]],
@@ -228,6 +250,7 @@ def submit(
         )
     request = _J.FeatureStatisticsRequest(
         dictionary=dictionary.name,
+        others=others,
         top_k=top_k,
         repeat_rows=not distinct_rows,
         per_stratum=per_stratum,

@@ -101,9 +101,9 @@ class Job:
 
     def result(self) -> Any:
         """What a job that has ended computed: FeatureStatistics,
-        FeatureMatching, Coactivation, ActivationStore or JacobianTotals, as its
-        kind is; waits for it first. Of a job that was cancelled or failed, what
-        it got to."""
+        FeatureMatching, Coactivation, DirectionStatistics, ActivationStore or
+        JacobianTotals, as its kind is; waits for it first. Of a job that was
+        cancelled or failed, what it got to."""
         if not self.info.ended and not self.refresh().ended:
             self.wait()
         if self.info.kind == "feature_statistics":
@@ -124,6 +124,10 @@ class Job:
             provenance = self.info.provenance
             assert provenance is not None and provenance.store is not None
             return store(self._client, provenance.store)
+        if self.info.kind == "direction_statistics":
+            from .direction_statistics import DirectionStatistics
+
+            return DirectionStatistics(self._client, self.id)
         from .jacobian_totals import JacobianTotals
 
         return JacobianTotals(self._client, self.id)

@@ -30,8 +30,8 @@ class LogitWeights:
     """The logits that latents' decoder rows write, W_dec (W_out) W_U, summed up
     over the vocabulary: a row for each of `latents`.
 
-    tokens: int32 [n, top + bottom], the `top` most raised ones, descending, then
-    the most lowered ones, ascending; values: float32, their logits.
+    tokens: int32 [n, top + bottom], the `top` most raised ones, descending,
+    then the most lowered ones, ascending; values: float32, their logits.
     histogram: int64 [n, bins], equal bins from the smallest logit to the
     largest, which is in the last one; ends: float32 [n, 2], these two.
     """
@@ -97,9 +97,8 @@ def logit_weights(
     if latents is None:
         asked = list(range(dictionary._loaded_info().d_sae))
     else:
-        one = _requests.is_int(latents)
-        listed: Any = [latents] if one else list(latents)  # type: ignore[call-overload]
-        asked = _requests.unsigned(listed, "latents:")
+        listed: Any = [latents] if _requests.is_int(latents) else latents
+        asked = _requests.unsigned(list(listed), "latents:")
     if not asked:
         raise InvalidArgument("latents: an empty list; leave it out for all")
     (bins,) = _requests.unsigned([bins], "bins")
