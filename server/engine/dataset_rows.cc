@@ -189,6 +189,11 @@ absl::StatusOr<TokenizedInfo> Datasets::MakeRows(
         ids = ToIds(row);
       }
       RETURN_IF_ERROR(maker.Add(ids));
+      if (writer.rows() > kMaxDocuments) {
+        return absl::ResourceExhaustedError(absl::StrCat(
+            "tokenization: it makes more than ", kMaxDocuments,
+            " rows; accepted: ", kMaxDocuments, " (raise row_tokens)"));
+      }
     }
     const int64_t more = writer.bytes() - counted;
     RETURN_IF_ERROR(CheckRoom(more));

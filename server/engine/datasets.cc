@@ -65,6 +65,12 @@ absl::Status Datasets::ReadIndex() {
   ASSIGN_OR_RETURN(const auto tokenized, disk_->Scan(kTokenizedUse));
   for (const auto& [key, text] : tokenized) {
     ASSIGN_OR_RETURN(TokenizedRecord record, ParseTokenized(key, text));
+    if (!contents_.contains(record.info.content)) {
+      // The process ended while it deleted the last dataset of these documents.
+      RETURN_IF_ERROR(disk_->Put(UnfinishedKey(record.store), ""));
+      RETURN_IF_ERROR(disk_->Delete(key));
+      continue;
+    }
     used.insert(record.store);
     const storage::Digest digest = record.info.digest;
     tokenized_[digest] = {std::move(record.info), record.store, record.bytes};

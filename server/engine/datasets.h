@@ -78,7 +78,7 @@ class Datasets {
   static constexpr size_t kMaxDatasets = 4096;
   static constexpr size_t kMaxUploads = 16;  // at a time
   static constexpr size_t kMaxNameBytes = 128;
-  static constexpr int64_t kMaxDocuments = int64_t{1} << 26;
+  static constexpr int64_t kMaxDocuments = int64_t{1} << 26;  // and rows
 
   struct Options {
     std::string directory;                           // empty: there are none
