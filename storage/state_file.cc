@@ -31,9 +31,10 @@ constexpr size_t kBlockBytes = size_t{1} << 20;
 
 void FreeHash::operator()(XXH3_state_s* state) const { XXH3_freeState(state); }
 
-StateWriter::StateWriter(std::string path)
+StateWriter::StateWriter(std::string path, Meter meter)
     : path_(std::move(path)),
       part_(absl::StrCat(path_, ".part")),
+      meter_(std::move(meter)),
       hash_(XXH3_createState()) {
   XXH3_64bits_reset(hash_.get());
 }
@@ -49,8 +50,8 @@ absl::Status StateWriter::Failure(absl::string_view doing) const {
 }
 
 absl::StatusOr<std::unique_ptr<StateWriter>> StateWriter::Create(
-    const std::string& path, const StateHeader& header) {
-  auto writer = absl::WrapUnique(new StateWriter(path));
+    const std::string& path, const StateHeader& header, Meter meter) {
+  auto writer = absl::WrapUnique(new StateWriter(path, std::move(meter)));
   const int fd = open(writer->part_.c_str(),
                       O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return writer->Failure("create");
@@ -74,6 +75,9 @@ absl::StatusOr<std::unique_ptr<StateWriter>> StateWriter::Create(
 }
 
 absl::Status StateWriter::Write(const void* data, size_t bytes) {
+  if (meter_ != nullptr) {
+    if (absl::Status s = meter_(static_cast<int64_t>(bytes)); !s.ok()) return s;
+  }
   XXH3_64bits_update(hash_.get(), data, bytes);
   if (std::fwrite(data, 1, bytes, file_.get()) != bytes) {
     return Failure("write");

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -48,8 +49,11 @@ struct CloseFile {
 // naming the file.
 class StateWriter {
  public:
+  // Asked before so many bytes are written: what it refuses is not, and has
+  // its error.
+  using Meter = std::function<absl::Status(int64_t)>;
   static absl::StatusOr<std::unique_ptr<StateWriter>> Create(
-      const std::string& path, const StateHeader& header);
+      const std::string& path, const StateHeader& header, Meter meter = {});
   ~StateWriter();  // without Commit: nothing is left
   StateWriter(const StateWriter&) = delete;
   StateWriter& operator=(const StateWriter&) = delete;
@@ -63,11 +67,12 @@ class StateWriter {
   absl::Status Commit();
 
  private:
-  explicit StateWriter(std::string path);
+  StateWriter(std::string path, Meter meter);
   absl::Status Write(const void* data, size_t bytes);
   absl::Status Failure(absl::string_view doing) const;
 
   const std::string path_, part_;
+  const Meter meter_;
   std::unique_ptr<std::FILE, CloseFile> file_;
   std::unique_ptr<XXH3_state_s, FreeHash> hash_;
   uint64_t body_bytes_ = 0;

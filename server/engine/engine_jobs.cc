@@ -132,7 +132,20 @@ void Engine::Impl::SubmitJob(Request request, JobOptions options,
     ASSIGN_OR_RETURN(const std::unique_ptr<JobWork> work,
                      jobs_->Make(specification, context));
     RETURN_IF_ERROR(work->Begin());
-    return jobs_->Submit(specification, options, *work);
+    ASSIGN_OR_RETURN(const JobInfo info,
+                     jobs_->Submit(specification, options, *work));
+    // From now on the job holds its dataset, which may have gone just before.
+    const JobProvenance& made_of = info.provenance;
+    if (!made_of.dataset.empty() && !HasEnded(info.state)) {
+      const absl::Status there = datasets_->Rows(made_of.rows_digest).status();
+      if (!there.ok()) {
+        // It fails in any case.
+        jobs_->Cancel(info.id).status().IgnoreError();
+        jobs_->Delete(info.id).IgnoreError();
+        return there;
+      }
+    }
+    return info;
   };
   Slowly<JobInfo>(context, std::move(done), "submitting a job", submit);
 }

@@ -39,19 +39,50 @@ std::vector<int64_t> JobCheckpoints::List(const std::string& id) const {
   return all;
 }
 
+void JobCheckpoints::Open() {
+  std::error_code error;
+  std::vector<fs::path> states, unfinished;
+  for (const auto& entry : fs::directory_iterator(directory_, error)) {
+    const fs::path kind = entry.path().extension();
+    if (kind == kPart) unfinished.push_back(entry.path());
+    if (kind == kEnd) states.push_back(entry.path());
+  }
+  for (const fs::path& path : unfinished) fs::remove(path, error);
+  for (const fs::path& path : states) {
+    const auto size = fs::file_size(path, error);
+    if (!error) Count(path.string(), static_cast<int64_t>(size));
+  }
+}
+
+void JobCheckpoints::Count(const std::string& path, int64_t bytes) {
+  absl::MutexLock lock(&mu_);
+  const auto known = sizes_.find(path);
+  if (known != sizes_.end()) {
+    quota_->Add(-known->second);
+    sizes_.erase(known);
+  }
+  if (bytes < 0) return;
+  sizes_[path] = bytes;
+  quota_->Add(bytes);
+}
+
 absl::Status JobCheckpoints::Save(const std::string& id,
                                   const std::string& kind, const JobWork& work,
-                                  int64_t chunks) const {
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<storage::StateWriter> state,
-      storage::StateWriter::Create(
-          Path(id, chunks), {kind, work.version(), work.identity(), chunks}));
+                                  int64_t chunks) {
+  const std::string path = Path(id, chunks);
+  ByteQuota::Share share(quota_);
+  ASSIGN_OR_RETURN(const std::unique_ptr<storage::StateWriter> state,
+                   storage::StateWriter::Create(
+                       path, {kind, work.version(), work.identity(), chunks},
+                       [&share](int64_t more) { return share.Grow(more); }));
   RETURN_IF_ERROR(work.Save(state.get()));
   RETURN_IF_ERROR(state->Commit());
+  Count(path, share.bytes());
   const std::vector<int64_t> all = List(id);
   std::error_code error;
   for (size_t i = 0; i + kKept < all.size(); ++i) {
-    fs::remove(Path(id, all[i]), error);
+    const std::string old = Path(id, all[i]);
+    if (fs::remove(old, error)) Count(old, -1);
   }
   return absl::OkStatus();
 }
@@ -88,26 +119,6 @@ absl::StatusOr<int64_t> JobCheckpoints::Restore(
   return 0;
 }
 
-int64_t JobCheckpoints::Bytes() const {
-  int64_t bytes = 0;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(directory_, error)) {
-    const fs::path kind = entry.path().extension();
-    if (kind != kEnd && kind != kPart) continue;
-    const auto size = entry.file_size(error);
-    if (!error) bytes += static_cast<int64_t>(size);
-  }
-  return bytes;
-}
-
-int64_t JobCheckpoints::LastBytes(const std::string& id) const {
-  const std::vector<int64_t> all = List(id);
-  if (all.empty()) return 0;
-  std::error_code error;
-  const auto size = fs::file_size(Path(id, all.back()), error);
-  return error ? 0 : static_cast<int64_t>(size);
-}
-
 std::set<std::string> JobCheckpoints::JobsWithStates() const {
   std::set<std::string> ids;
   std::error_code error;
@@ -118,18 +129,12 @@ std::set<std::string> JobCheckpoints::JobsWithStates() const {
   return ids;
 }
 
-void JobCheckpoints::Remove(const std::string& id) const {
+void JobCheckpoints::Remove(const std::string& id) {
   std::error_code error;
-  for (int64_t chunks : List(id)) fs::remove(Path(id, chunks), error);
-}
-
-void JobCheckpoints::RemoveUnfinished() const {
-  std::error_code error;
-  std::vector<fs::path> unfinished;
-  for (const auto& entry : fs::directory_iterator(directory_, error)) {
-    if (entry.path().extension() == kPart) unfinished.push_back(entry.path());
+  for (int64_t chunks : List(id)) {
+    const std::string path = Path(id, chunks);
+    if (fs::remove(path, error)) Count(path, -1);
   }
-  for (const fs::path& path : unfinished) fs::remove(path, error);
 }
 
 }  // namespace cupola::engine

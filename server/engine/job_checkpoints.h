@@ -3,30 +3,39 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "server/engine/byte_quota.h"
 #include "server/engine/job_work.h"
 
 namespace cupola::engine {
 
 // The saved states of jobs, a file each (storage/state_file.h) in one
 // directory: the newest two of a job, so that damage to one costs no more than
-// the time in between. Any thread may call, about one job one at a time.
+// the time in between. Each byte of them is taken from a quota before it is
+// written. Any thread may call, about one job one at a time.
 class JobCheckpoints {
  public:
-  explicit JobCheckpoints(std::string directory)
-      : directory_(std::move(directory)) {}
+  JobCheckpoints(std::string directory, std::shared_ptr<ByteQuota> quota)
+      : directory_(std::move(directory)), quota_(std::move(quota)) {}
+
+  // Before all else: drops what a process that ended while it saved or received
+  // has left, and counts the states there are.
+  void Open();
 
   // `chunks`: how many are in the work's state. When it returns OK, the state
-  // survives a loss of power. Errors: StateWriter's.
+  // survives a loss of power. Errors: StateWriter's, and the quota's.
   absl::Status Save(const std::string& id, const std::string& kind,
-                    const JobWork& work, int64_t chunks) const;
+                    const JobWork& work, int64_t chunks);
 
   // Brings the work to the newest state that is whole; how many chunks are in
   // it (0: there is none, or only one was ever saved and is damaged). `make`
@@ -41,23 +50,21 @@ class JobCheckpoints {
 
   // Of a state, whether it is there or not.
   std::string Path(const std::string& id, int64_t chunks) const;
-  // All states together, in bytes, those that are being written or received
-  // among them.
-  int64_t Bytes() const;
-  // The newest state of a job, in bytes; 0: there is none.
-  int64_t LastBytes(const std::string& id) const;
   // Of which there are states.
   std::set<std::string> JobsWithStates() const;
 
-  void Remove(const std::string& id) const;
-  // What a process that ended while it saved has left, of any job.
-  void RemoveUnfinished() const;
+  void Remove(const std::string& id);
 
  private:
+  // Counts a file as so large; -1: as gone.
+  void Count(const std::string& path, int64_t bytes);
   // Chunks of a job's states, ascending.
   std::vector<int64_t> List(const std::string& id) const;
 
   const std::string directory_;
+  const std::shared_ptr<ByteQuota> quota_;
+  absl::Mutex mu_;
+  std::map<std::string, int64_t> sizes_ ABSL_GUARDED_BY(mu_);  // by path
 };
 
 }  // namespace cupola::engine

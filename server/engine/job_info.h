@@ -47,6 +47,7 @@ struct JobInfo {
   std::string name;  // the client's; may be empty
   std::string kind;
   std::string title;  // what it is about, for people
+  std::string owner;  // who submitted it (actor.h); may be empty
   JobState state = JobState::kQueued;
   Shard shard;
   // Of the shard; its first one is `first_chunk` of the whole job.

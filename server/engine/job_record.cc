@@ -80,6 +80,7 @@ std::string EncodeJobRecord(const JobRecord& job) {
       {"kind", info.kind},
       {"name", info.name},
       {"title", info.title},
+      {"owner", info.owner},
       {"state", static_cast<int>(info.state)},
       {"shard", {info.shard.index, info.shard.count}},
       {"first_chunk", info.first_chunk},
@@ -94,6 +95,7 @@ std::string EncodeJobRecord(const JobRecord& job) {
       {"keep_seconds", kept ? kForGood : absl::ToInt64Seconds(job.keep)},
       {"provenance", ToJson(info.provenance)},
       {"request_id", job.request_id},
+      {"specification_bytes", job.specification_bytes},
       {"crashes", job.crashes}};
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -113,6 +115,7 @@ absl::StatusOr<JobRecord> DecodeJobRecord(absl::string_view id,
     info.kind = json.value("kind", "");
     info.name = json.value("name", "");
     info.title = json.value("title", "");
+    info.owner = json.value("owner", "");
     const int state = json.value("state", 0);
     if (state < static_cast<int>(JobState::kQueued) ||
         state > static_cast<int>(JobState::kCancelled)) {
@@ -140,6 +143,7 @@ absl::StatusOr<JobRecord> DecodeJobRecord(absl::string_view id,
       info.provenance = ProvenanceFromJson(json.at("provenance"));
     }
     job.request_id = json.value("request_id", "");
+    job.specification_bytes = json.value("specification_bytes", int64_t{0});
     job.crashes = json.value("crashes", int64_t{0});
   } catch (const Json::exception& error) {
     return damaged(error.what());

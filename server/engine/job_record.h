@@ -17,6 +17,7 @@ namespace cupola::engine {
 struct JobRecord {
   JobInfo info;
   std::string request_id;  // the submission's; may be empty
+  int64_t specification_bytes = 0;  // what lies beside the record
   int64_t crashes = 0;     // since the last checkpoint that was new
   absl::Duration keep = absl::InfiniteDuration();  // once it has ended
 };

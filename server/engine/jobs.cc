@@ -5,19 +5,20 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "server/engine/mean_store.h"
 #include "server/model/status_macros.h"
 
 namespace cupola::engine {
 namespace {
 
 constexpr char kRecordUse[] = "job/";
-constexpr char kSpecificationUse[] = "job_specification/";
 constexpr int64_t kMaxCrashes = 2;
-constexpr size_t kMaxRequestIdBytes = 128;
 
 absl::Status ShuttingDown() {
   return absl::UnavailableError("the server is shutting down");
+}
+
+std::string Named(const std::string& id) {
+  return absl::StrCat("job \"", id, "\"");
 }
 
 }  // namespace
@@ -46,7 +47,11 @@ std::unique_ptr<Jobs> Jobs::Open(Options options) {
 }
 
 Jobs::Jobs(Options options)
-    : options_(std::move(options)), checkpoints_(options_.directory) {}
+    : options_(std::move(options)),
+      states_(std::make_shared<ByteQuota>(ByteQuota::Options{
+          options_.max_bytes, "the states of jobs",
+          "delete jobs, or raise the server's --job_bytes"})),
+      checkpoints_(options_.directory, states_) {}
 
 Jobs::~Jobs() { Stop(); }
 
@@ -69,13 +74,24 @@ void Jobs::Stop() {
 }
 
 absl::Status Jobs::Read() {
-  checkpoints_.RemoveUnfinished();
+  checkpoints_.Open();
   ASSIGN_OR_RETURN(const auto records, disk_->Scan(kRecordUse));
   for (const auto& [key, text] : records) {
     Job job;
-    ASSIGN_OR_RETURN(static_cast<JobRecord&>(job),
-                     DecodeJobRecord(key.substr(sizeof(kRecordUse) - 1), text));
     JobInfo& info = job.info;
+    const std::string id = key.substr(sizeof(kRecordUse) - 1);
+    absl::StatusOr<JobRecord> record = DecodeJobRecord(id, text);
+    if (!record.ok()) {
+      // The record stays as it is: a server of another version may read it.
+      job.damaged = true;
+      info.id = id;
+      info.state = JobState::kFailed;
+      info.error = std::string(record.status().message());
+      jobs_[id] = std::move(job);
+      continue;
+    }
+    static_cast<JobRecord&>(job) = *std::move(record);
+    states_->Add(job.specification_bytes);
     if (info.state == JobState::kRunning) {
       // The process that ran it did not get to say how it ended.
       info.state = JobState::kQueued;
@@ -88,10 +104,8 @@ absl::Status Jobs::Read() {
       }
       RETURN_IF_ERROR(Record(&job));
     }
-    info.resumable = (info.state == JobState::kFailed ||
-                      info.state == JobState::kCancelled) &&
-                     job.crashes < kMaxCrashes;
-    const std::string id = info.id;
+    info.resumable =
+        info.state == JobState::kFailed || info.state == JobState::kCancelled;
     jobs_[id] = std::move(job);
   }
   return DropOrphans();
@@ -112,8 +126,7 @@ absl::Status Jobs::DropOrphans() {
 
 void Jobs::MarkEnded(Job* job) const {
   job->info.expires = absl::Now() + std::min(job->keep, options_.keep);
-  job->info.resumable =
-      job->info.state != JobState::kDone && job->crashes < kMaxCrashes;
+  job->info.resumable = job->info.state != JobState::kDone;
 }
 
 void Jobs::TellWatchers(const std::string& id,
@@ -133,7 +146,7 @@ absl::Status Jobs::Record(Job* job) {
 absl::StatusOr<Jobs::Job*> Jobs::Find(const std::string& id) {
   RETURN_IF_ERROR(opened_);
   const auto found = jobs_.find(id);
-  if (found == jobs_.end()) {
+  if (found == jobs_.end() || found->second.leaving) {
     return absl::NotFoundError(absl::StrCat("there is no job \"", id, "\""));
   }
   return &found->second;
@@ -143,131 +156,20 @@ absl::StatusOr<std::string> Jobs::SpecificationOf(const std::string& id) const {
   return disk_->Get(absl::StrCat(kSpecificationUse, id));
 }
 
-absl::Status Jobs::HasRoom(int64_t more) const {
-  const int64_t bytes = checkpoints_.Bytes();
-  if (bytes + more <= options_.max_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("the states of jobs take ", bytes, " bytes and would take ",
-                   bytes + more, "; accepted: ", options_.max_bytes,
-                   " (delete jobs, or raise the server's --job_bytes)"));
-}
-
-absl::StatusOr<Jobs::Job> Jobs::NewJob(const JobSpecification& specification,
-                                       const JobOptions& options,
-                                       const JobInfo** known) {
-  RETURN_IF_ERROR(opened_);
-  if (stopping_) return ShuttingDown();
-  if (!options.name.empty()) {
-    RETURN_IF_ERROR(MeanStore::CheckName(options.name, "options.name"));
-  }
-  if (options.request_id.size() > kMaxRequestIdBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("options.request_id has ", options.request_id.size(),
-                     " bytes; accepted: ", kMaxRequestIdBytes));
-  }
-  if (options.keep < absl::ZeroDuration() || options.keep > options_.keep) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "options.keep_seconds is ", absl::ToInt64Seconds(options.keep),
-        "; accepted: 0 (the server's choice) to ",
-        absl::ToInt64Seconds(options_.keep)));
-  }
-  Purge();
-  for (const auto& [id, job] : jobs_) {
-    const bool again =
-        !options.request_id.empty() && job.request_id == options.request_id;
-    if (again && job.info.name == options.name &&
-        job.info.shard.index == options.shard.index &&
-        job.info.shard.count == options.shard.count) {
-      ASSIGN_OR_RETURN(const std::string text, SpecificationOf(id));
-      if (text == specification.text) {
-        *known = &job.info;
-        return Job();
-      }
-    }
-    if (again) {
-      return absl::AlreadyExistsError(absl::StrCat(
-          "options.request_id \"", options.request_id, "\" is that of job \"",
-          id, "\", which asks for something else"));
-    }
-    if (!options.name.empty() && job.info.name == options.name) {
-      return absl::AlreadyExistsError(absl::StrCat(
-          "there is a job named \"", options.name, "\" (", id, ", ",
-          NameOf(job.info.state), "): delete it, or take another name"));
-    }
-  }
-  if (jobs_.size() >= kMaxJobs) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the server holds ", jobs_.size(), " jobs and takes ",
-                     kMaxJobs, ": delete some"));
-  }
-  RETURN_IF_ERROR(HasRoom(1));
-  Job job;
-  JobInfo& info = job.info;
-  info.kind = specification.kind;
-  info.title = specification.title;
-  info.name = options.name;
-  info.shard = options.shard;
-  info.submitted = absl::Now();
-  job.request_id = options.request_id;
-  job.keep = options.keep > absl::ZeroDuration() ? options.keep : options_.keep;
-  // Ids sort by time of submission.
-  int64_t micros = absl::ToUnixMicros(info.submitted);
-  do {
-    info.id = absl::StrCat("job-", absl::Hex(micros++, absl::kZeroPad14));
-  } while (micros <= last_id_ || jobs_.contains(info.id));
-  last_id_ = micros;
-  return job;
-}
-
-absl::StatusOr<JobInfo> Jobs::Keep(const std::string& specification, Job job) {
-  RETURN_IF_ERROR(
-      disk_->Put(absl::StrCat(kSpecificationUse, job.info.id), specification));
-  RETURN_IF_ERROR(Record(&job));
-  const JobInfo answer = job.info;
-  jobs_[answer.id] = std::move(job);
-  return answer;
-}
-
-absl::StatusOr<JobInfo> Jobs::Submit(const JobSpecification& specification,
-                                     const JobOptions& options,
-                                     const JobWork& work) {
-  const Shard& shard = options.shard;
-  const int64_t chunks = work.chunks();
-  const int64_t most = std::min<int64_t>(chunks, kMaxShards);
-  if (shard.count < 1 || shard.count > most || shard.index < 0 ||
-      shard.index >= shard.count) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("options.shard is ", shard.index, " of ", shard.count,
-                     "; accepted: a count of 1 to ", most, " (the job has ",
-                     chunks, " chunks) and an index below it"));
-  }
-  absl::MutexLock lock(&mu_);
-  const JobInfo* known = nullptr;
-  ASSIGN_OR_RETURN(Job job, NewJob(specification, options, &known));
-  if (known != nullptr) return *known;
-  JobInfo& info = job.info;
-  info.first_chunk = chunks * shard.index / shard.count;
-  info.chunks = chunks * (shard.index + 1) / shard.count - info.first_chunk;
-  for (int64_t i = 0; i < info.chunks; ++i) {
-    info.tokens += work.tokens(info.first_chunk + i);
-  }
-  info.provenance = work.provenance();
-  return Keep(specification.text, std::move(job));
-}
-
 absl::StatusOr<std::vector<JobInfo>> Jobs::List() {
+  Purge();
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(opened_);
-  Purge();
   std::vector<JobInfo> infos;
-  for (const auto& [id, job] : jobs_) infos.push_back(job.info);
+  for (const auto& [id, job] : jobs_) {
+    if (!job.leaving) infos.push_back(job.info);
+  }
   return infos;
 }
 
 absl::StatusOr<JobInfo> Jobs::Get(const std::string& id) {
-  absl::MutexLock lock(&mu_);
-  RETURN_IF_ERROR(opened_);
   Purge();
+  absl::MutexLock lock(&mu_);
   ASSIGN_OR_RETURN(const Job* job, Find(id));
   return job->info;
 }
@@ -306,9 +208,10 @@ void Jobs::Watch(const std::string& id, Teller tell) {
   watchers_.emplace_back(id, std::move(tell));
 }
 
-absl::StatusOr<JobInfo> Jobs::Cancel(const std::string& id) {
+absl::StatusOr<JobInfo> Jobs::Cancel(const std::string& id, const Actor& by) {
   absl::MutexLock lock(&mu_);
   ASSIGN_OR_RETURN(Job * job, Find(id));
+  RETURN_IF_ERROR(CheckOwner(by, job->info.owner, Named(id)));
   const JobState state = job->info.state;
   if (state == JobState::kDone || state == JobState::kFailed) {
     return absl::FailedPreconditionError(
@@ -335,10 +238,11 @@ absl::StatusOr<JobInfo> Jobs::Cancel(const std::string& id) {
   return job->info;
 }
 
-absl::StatusOr<JobInfo> Jobs::Resume(const std::string& id) {
+absl::StatusOr<JobInfo> Jobs::Resume(const std::string& id, const Actor& by) {
   absl::MutexLock lock(&mu_);
   ASSIGN_OR_RETURN(Job * job, Find(id));
   JobInfo& info = job->info;
+  RETURN_IF_ERROR(CheckOwner(by, info.owner, Named(id)));
   if (info.state != JobState::kCancelled && info.state != JobState::kFailed) {
     return absl::FailedPreconditionError(
         absl::StrCat("job \"", id, "\" is ", NameOf(info.state),
@@ -353,38 +257,58 @@ absl::StatusOr<JobInfo> Jobs::Resume(const std::string& id) {
   info.resumable = false;
   info.expires = absl::InfiniteFuture();
   job->cancelled = false;
+  job->crashes = 0;
   std::erase_if(results_, [&](const auto& held) { return held.first == id; });
   RETURN_IF_ERROR(Record(job));
   return info;
 }
 
-absl::Status Jobs::Forget(const std::string& id) {
-  RETURN_IF_ERROR(disk_->Delete(absl::StrCat(kRecordUse, id)));
-  RETURN_IF_ERROR(disk_->Delete(absl::StrCat(kSpecificationUse, id)));
-  checkpoints_.Remove(id);
+absl::Status Jobs::Delete(const std::string& id, const Actor& by) {
+  {
+    absl::MutexLock lock(&mu_);
+    ASSIGN_OR_RETURN(Job * job, Find(id));
+    RETURN_IF_ERROR(CheckOwner(by, job->info.owner, Named(id)));
+    if (!HasEnded(job->info.state)) {
+      return absl::FailedPreconditionError(absl::StrCat("job \"", id, "\" is ",
+                                                        NameOf(job->info.state),
+                                                        ": cancel it first"));
+    }
+    job->leaving = true;
+  }
+  return Drop(id);
+}
+
+absl::Status Jobs::Drop(const std::string& id) {
+  const absl::Status deleted = disk_->Delete(absl::StrCat(kRecordUse, id));
+  if (deleted.ok()) {
+    // Without its record the rest is dropped by the next start at the latest.
+    disk_->Delete(absl::StrCat(kSpecificationUse, id)).IgnoreError();
+    checkpoints_.Remove(id);
+  }
+  absl::MutexLock lock(&mu_);
+  Job& job = jobs_.at(id);
+  job.leaving = deleted.ok();
+  if (!deleted.ok()) return deleted;
+  states_->Add(-job.specification_bytes);
   std::erase_if(results_, [&](const auto& held) { return held.first == id; });
   jobs_.erase(id);
   return absl::OkStatus();
 }
 
-absl::Status Jobs::Delete(const std::string& id) {
-  absl::MutexLock lock(&mu_);
-  ASSIGN_OR_RETURN(const Job* job, Find(id));
-  if (!HasEnded(job->info.state)) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "job \"", id, "\" is ", NameOf(job->info.state), ": cancel it first"));
-  }
-  return Forget(id);
-}
-
 void Jobs::Purge() {
-  const absl::Time now = absl::Now();
   std::vector<std::string> old;
-  for (const auto& [id, job] : jobs_) {
-    if (HasEnded(job.info.state) && job.info.expires <= now) old.push_back(id);
+  {
+    absl::MutexLock lock(&mu_);
+    const absl::Time now = absl::Now();
+    for (auto& [id, job] : jobs_) {
+      if (job.leaving || !HasEnded(job.info.state) || job.info.expires > now) {
+        continue;
+      }
+      job.leaving = true;
+      old.push_back(id);
+    }
   }
-  // What the disk cannot delete goes another time.
-  for (const std::string& id : old) Forget(id).IgnoreError();
+  for (const std::string& id : old) Drop(id).IgnoreError();
 }
 
 }  // namespace cupola::engine

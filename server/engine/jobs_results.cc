@@ -1,13 +1,12 @@
+#include <sys/stat.h>
+
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/engine/jobs.h"
+#include "server/engine/retry_later.h"
 #include "server/model/status_macros.h"
-#include "storage/state_file.h"
 
 // Jobs: their states, as results and as shards.
 
@@ -15,9 +14,7 @@ namespace cupola::engine {
 namespace {
 
 constexpr size_t kResultsInMemory = 2;
-// Of a shard, so that all of them can be counted.
-constexpr int64_t kMaxChunks = int64_t{1} << 40;
-constexpr size_t kPieceBytes = size_t{1} << 20;
+constexpr double kRetrySeconds = 5;
 
 }  // namespace
 
@@ -70,6 +67,7 @@ absl::StatusOr<std::shared_ptr<const JobWork>> Jobs::Result(
     absl::MutexLock lock(&mu_);
     ASSIGN_OR_RETURN(const Job* job, Find(id));
     saved = job->info.chunks_saved;
+    if (job->damaged) return absl::DataLossError(job->info.error);
     if (job->info.kind != kind) {
       return absl::InvalidArgumentError(absl::StrCat(
           "job \"", id, "\" is of kind ", job->info.kind, ", not ", kind));
@@ -109,6 +107,7 @@ absl::StatusOr<std::shared_ptr<const JobWork>> Jobs::Result(
   const auto found = jobs_.find(id);
   const bool stale = found == jobs_.end() ||
                      !HasEnded(found->second.info.state) ||
+                     found->second.leaving ||
                      found->second.info.chunks_saved != restored.chunks;
   const bool held =
       std::any_of(results_.begin(), results_.end(),
@@ -135,8 +134,7 @@ absl::Status Jobs::MarkDamaged(const std::string& id, int64_t saved,
   return Record(job);
 }
 
-absl::StatusOr<ExportedShard> Jobs::Export(const std::string& id,
-                                           int64_t max_bytes) {
+absl::StatusOr<ExportedShard> Jobs::Export(const std::string& id) {
   JobInfo info;
   {
     absl::MutexLock lock(&mu_);
@@ -148,143 +146,38 @@ absl::StatusOr<ExportedShard> Jobs::Export(const std::string& id,
         absl::StrCat("job \"", id, "\" is ", NameOf(info.state),
                      "; accepted: one that is done"));
   }
-  ExportedShard exported{{info.kind, info.title, ""}, info.shard, {}};
+  ExportedShard exported{
+      {info.kind, info.title, ""}, info.shard, info.tokens, 0, nullptr};
   ASSIGN_OR_RETURN(exported.specification.text, SpecificationOf(id));
-  std::ifstream file(checkpoints_.Path(id, info.chunks), std::ios::binary);
-  int64_t bytes = 0;
-  while (file.good()) {
-    std::string piece(kPieceBytes, '\0');
-    file.read(piece.data(), static_cast<std::streamsize>(piece.size()));
-    piece.resize(file.gcount());
-    bytes += static_cast<int64_t>(piece.size());
-    if (bytes > max_bytes) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the state of job \"", id, "\" has more than ",
-                       max_bytes, " bytes; accepted: ", max_bytes));
-    }
-    if (!piece.empty()) exported.state.push_back(std::move(piece));
-  }
-  if (bytes == 0) {
+  exported.state.reset(
+      std::fopen(checkpoints_.Path(id, info.chunks).c_str(), "rbe"));
+  struct stat status {};
+  if (exported.state == nullptr ||
+      fstat(fileno(exported.state.get()), &status) != 0) {
     return absl::DataLossError(
         absl::StrCat("the state of job \"", id, "\" is not there"));
   }
+  exported.bytes = status.st_size;
   return exported;
 }
 
-absl::StatusOr<std::string> Jobs::NewPart() {
+absl::StatusOr<std::unique_ptr<ShardInbox>> Jobs::Receive() {
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(opened_);
-  RETURN_IF_ERROR(HasRoom(1));
-  return absl::StrCat(options_.directory, "/received-", parts_++, ".part");
-}
-
-absl::StatusOr<JobInfo> Jobs::Merge(std::vector<ReceivedShard> shards,
-                                    const JobOptions& options,
-                                    const RequestContext& context) {
-  if (shards.empty()) {
-    return absl::InvalidArgumentError(
-        "shards: there are none; accepted: at least one");
+  if (receiving_ >= kMaxMerges) {
+    return RetryLater(absl::StrCat("the shards of ", receiving_,
+                                   " jobs are being received; accepted: ",
+                                   kMaxMerges, " at a time"),
+                      kRetrySeconds);
   }
-  std::sort(shards.begin(), shards.end(), [](const auto& a, const auto& b) {
-    return a.shard.index < b.shard.index;
-  });
-  const JobSpecification& specification = *shards.front().specification;
-  const int64_t count = shards.front().shard.count;
-  for (size_t i = 0; i < shards.size(); ++i) {
-    const ReceivedShard& one = shards[i];
-    if (one.specification->kind != specification.kind ||
-        one.specification->text != specification.text ||
-        one.shard.count != count) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("shards: ", one.shard.index, " of ", one.shard.count,
-                       " is not of the job that ", shards.front().shard.index,
-                       " of ", count, " is of; accepted: shards of one job"));
-    }
-    if (one.shard.index != static_cast<int64_t>(i)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("shards: ", i, " of ", count,
-                       " is missing, or one comes twice; "
-                       "accepted: each of the ",
-                       count, " shards once"));
-    }
-  }
-  if (static_cast<int64_t>(shards.size()) != count) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("shards: ", shards.size(), " of ", count,
-                     "; accepted: each of them once"));
-  }
-  DropResults();  // for the memory
-  std::unique_ptr<JobWork> sum;
-  std::vector<int64_t> ends;  // of the shards' chunks
-  for (const ReceivedShard& one : shards) {
-    RETURN_IF_ERROR(StillWanted(context));
-    ASSIGN_OR_RETURN(std::unique_ptr<JobWork> work,
-                     Make(specification, context));
-    const auto state = storage::StateReader::Open(one.path);
-    if (!state.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("shards: the state of ",
-                                                     one.shard.index, " of ",
-                                                     count, " is damaged"));
-    }
-    const storage::StateHeader& header = (*state)->header();
-    if (header.kind != specification.kind ||
-        header.version != work->version() ||
-        header.identity != work->identity()) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "shards: ", one.shard.index, " of ", count,
-          " is of another model, dictionary or version than are here"));
-    }
-    if (header.chunks < 1 || header.chunks > kMaxChunks) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "shards: the state of ", one.shard.index, " of ", count, " has ",
-          header.chunks, " chunks; accepted: 1 to ", kMaxChunks));
-    }
-    ends.push_back(header.chunks + (ends.empty() ? 0 : ends.back()));
-    RETURN_IF_ERROR(work->Restore(state->get()));
-    if (sum == nullptr) {
-      sum = std::move(work);
-    } else {
-      RETURN_IF_ERROR(sum->Merge(*work));
-    }
-  }
-  const int64_t chunks = ends.back();
-  for (int64_t i = 0; i < count; ++i) {
-    if (ends[i] == chunks * (i + 1) / count) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "shards: the state of ", i, " of ", count, " ends with chunk ", ends[i],
-        " of ", chunks, "; accepted: with ", chunks * (i + 1) / count));
-  }
-  Job job;
-  {
+  ++receiving_;
+  const std::shared_ptr<void> place(nullptr, [this](void*) {
     absl::MutexLock lock(&mu_);
-    const JobInfo* known = nullptr;
-    ASSIGN_OR_RETURN(job, NewJob(specification, options, &known));
-    if (known != nullptr) return *known;
-  }
-  JobInfo& info = job.info;
-  info.shard = {};
-  info.chunks = info.chunks_done = info.chunks_saved = chunks;
-  info.state = JobState::kDone;
-  info.provenance = sum->provenance();
-  MarkEnded(&job);
-  std::error_code error;
-  const auto bytes =
-      std::filesystem::file_size(shards.back().path, error);  // about as many
-  RETURN_IF_ERROR(HasRoom(error ? 1 : static_cast<int64_t>(bytes)));
-  RETURN_IF_ERROR(checkpoints_.Save(info.id, info.kind, *sum, chunks));
-  absl::MutexLock lock(&mu_);
-  const std::string saved = info.id;
-  // Somebody else may have taken the name meanwhile.
-  const JobInfo* known = nullptr;
-  const absl::Status still = NewJob(specification, options, &known).status();
-  if (!still.ok() || known != nullptr) {
-    checkpoints_.Remove(saved);
-    if (!still.ok()) return still;
-    return *known;
-  }
-  absl::StatusOr<JobInfo> kept = Keep(specification.text, std::move(job));
-  if (!kept.ok()) checkpoints_.Remove(saved);
-  return kept;
+    --receiving_;
+  });
+  return std::make_unique<ShardInbox>(
+      absl::StrCat(options_.directory, "/received-", inboxes_++, "-"), states_,
+      place);
 }
 
 }  // namespace cupola::engine

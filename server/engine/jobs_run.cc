@@ -38,7 +38,6 @@ void Jobs::Loop() {
       absl::MutexLock lock(&mu_);
       mu_.AwaitWithTimeout(absl::Condition(&next), kLook);
       if (stopping_) return;
-      Purge();
       for (auto& [key, job] : jobs_) {
         if (held_ || job.info.state != JobState::kQueued) continue;
         id = key;
@@ -61,15 +60,18 @@ void Jobs::Loop() {
       }
     }
     if (!id.empty()) RunJob(id);
+    Purge();
   }
 }
 
 void Jobs::RunJob(const std::string& id) {
   std::string kind;
+  int64_t first = 0;
   RequestContext context;
   {
     absl::MutexLock lock(&mu_);
     kind = jobs_.at(id).info.kind;
+    first = jobs_.at(id).info.first_chunk;
     context.cancelled = give_up_;
   }
   const auto run = [&]() -> absl::Status {
@@ -80,18 +82,19 @@ void Jobs::RunJob(const std::string& id) {
     }
     ASSIGN_OR_RETURN(const Restored restored, std::move(made));
     RETURN_IF_ERROR(restored.work->Begin());
+    const absl::Status changed =
+        absl::FailedPreconditionError("what the job goes over has changed");
+    if (restored.chunks > restored.work->chunks() - first) return changed;
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < restored.chunks; ++i) {
+      tokens += restored.work->tokens(first + i);
+    }
     {
       absl::MutexLock lock(&mu_);
       JobInfo& info = jobs_.at(id).info;
-      if (info.first_chunk + info.chunks > restored.work->chunks()) {
-        return absl::FailedPreconditionError(
-            "what the job goes over has changed");
-      }
+      if (first + info.chunks > restored.work->chunks()) return changed;
       info.chunks_done = info.chunks_saved = restored.chunks;
-      info.tokens_done = 0;
-      for (int64_t i = 0; i < restored.chunks; ++i) {
-        info.tokens_done += restored.work->tokens(info.first_chunk + i);
-      }
+      info.tokens_done = tokens;
     }
     return RunChunks(id, restored.work.get());
   };
@@ -179,8 +182,6 @@ absl::Status Jobs::RunChunks(const std::string& id, JobWork* work) {
 
 absl::Status Jobs::SaveState(const std::string& id, const std::string& kind,
                              const JobWork& work, int64_t chunks) {
-  // What comes is about as large as the last one.
-  RETURN_IF_ERROR(HasRoom(std::max<int64_t>(checkpoints_.LastBytes(id), 1)));
   RETURN_IF_ERROR(checkpoints_.Save(id, kind, work, chunks));
   absl::MutexLock lock(&mu_);
   Job& job = jobs_.at(id);

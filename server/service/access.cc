@@ -65,7 +65,8 @@ absl::StatusOr<std::unique_ptr<Access>> Access::Create(AccessOptions options) {
 absl::StatusOr<Caller> Access::Identify(absl::string_view authorization,
                                         const std::string& address) {
   if (tokens_ == nullptr) {
-    return Caller{address, AccountOf(address), Role::kAdmin, options_.limits};
+    return Caller{address, false, AccountOf(address), Role::kAdmin,
+                  options_.limits};
   }
   const absl::Time now = absl::Now();
   const std::shared_ptr<const std::vector<Token>> tokens = tokens_->Current();
@@ -98,7 +99,7 @@ absl::StatusOr<Caller> Access::Identify(absl::string_view authorization,
     return absl::UnauthenticatedError(
         absl::StrCat("the token \"", found->name, "\" has expired"));
   }
-  return Caller{found->name, found->name, found->role, found->limits};
+  return Caller{found->name, true, found->name, found->role, found->limits};
 }
 
 absl::StatusOr<Caller> Access::Authorize(absl::string_view method,

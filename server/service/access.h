@@ -23,6 +23,7 @@ struct AccessOptions {
 // Who asks, and what they may.
 struct Caller {
   std::string client;  // the token's name, else the address
+  bool named = false;  // by a token
   // Whose quotas count: the client's, but one for all addresses of an IPv6
   // network of 64 bits, as anybody there has them all.
   std::string account;

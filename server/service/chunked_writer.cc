@@ -43,6 +43,23 @@ void ChunkedWriter::Send(const google::protobuf::Message& first,
   Write(SerializeMessage(first));
 }
 
+void ChunkedWriter::SendFrom(const google::protobuf::Message& first,
+                             engine::Executor* executor, NextPiece next) {
+  executor_ = executor;
+  next_piece_ = std::move(next);
+  Send(first, {});
+}
+
+void ChunkedWriter::WriteNextPiece() {
+  absl::StatusOr<std::string> piece = next_piece_();
+  if (!piece.ok()) return Fail(piece.status());
+  if (piece->empty()) return Finish(scope_->End(absl::OkStatus()));
+  // The transport may still hold the one before.
+  pieces_ = std::make_shared<std::vector<std::string>>(1, *std::move(piece));
+  piece_ = offset_ = 0;
+  Write(NextChunk());
+}
+
 void ChunkedWriter::Fail(const absl::Status& status) {
   Finish(scope_->End(status));
 }
@@ -80,7 +97,7 @@ void ChunkedWriter::Write(grpc::ByteBuffer message) {
   }
   message_ = std::move(message);
   scope_->CountBytes(message_.Length());
-  if (HasMore()) {
+  if (HasMore() || next_piece_ != nullptr) {
     StartWrite(&message_);
   } else {
     StartWriteAndFinish(&message_, grpc::WriteOptions(),
@@ -95,7 +112,8 @@ void ChunkedWriter::OnWriteDone(bool ok) {
     Fail(absl::CancelledError("the client has gone"));
     return;
   }
-  Write(NextChunk());
+  if (HasMore() || next_piece_ == nullptr) return Write(NextChunk());
+  executor_->Run([this] { WriteNextPiece(); });
 }
 
 void ChunkedWriter::OnDone() { delete this; }

@@ -2,14 +2,17 @@
 #define CUPOLA_SERVER_SERVICE_CHUNKED_WRITER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "google/protobuf/message.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/engine/executor.h"
 #include "server/service/request_scope.h"
 
 namespace cupola::service {
@@ -37,6 +40,12 @@ class ChunkedWriter final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   // Streams `first` and then `pieces` (may be empty).
   void Send(const google::protobuf::Message& first,
             std::vector<std::string> pieces);
+  // Streams `first` and then what `next` gives, piece by piece, each asked for
+  // on `executor` when the one before has been taken over; an empty one is the
+  // end.
+  using NextPiece = std::function<absl::StatusOr<std::string>()>;
+  void SendFrom(const google::protobuf::Message& first,
+                engine::Executor* executor, NextPiece next);
   void Fail(const absl::Status& status);
 
   void OnCancel() override;
@@ -49,6 +58,8 @@ class ChunkedWriter final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   grpc::ByteBuffer NextChunk();
   // Writes `message`, with the status behind it when it is the last.
   void Write(grpc::ByteBuffer message);
+  // Writes the next piece of next_piece_'s, or ends the call.
+  void WriteNextPiece();
 
   const std::unique_ptr<RequestScope> scope_;
   // Shared with the transport, which may hold slices longer than this lives.
@@ -56,6 +67,8 @@ class ChunkedWriter final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   size_t piece_ = 0;          // the next byte to send: its piece ...
   size_t offset_ = 0;         // ... and its place there
   grpc::ByteBuffer message_;  // being written
+  engine::Executor* executor_ = nullptr;
+  NextPiece next_piece_;  // null: the pieces are all there is
 };
 
 }  // namespace cupola::service

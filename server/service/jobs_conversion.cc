@@ -42,6 +42,7 @@ v1::Job ToProto(const engine::JobInfo& info) {
   job.set_id(info.id);
   job.set_kind(info.kind);
   job.set_title(info.title);
+  job.set_owner(info.owner);
   // Numbered alike.
   job.set_state(static_cast<v1::Job::State>(info.state));
   job.set_chunks_done(info.chunks_done);
@@ -145,9 +146,8 @@ v1::ShardHeader ToProto(const engine::ExportedShard& shard) {
   header.set_specification(shard.specification.text);
   header.mutable_shard()->set_index(shard.shard.index);
   header.mutable_shard()->set_count(shard.shard.count);
-  int64_t bytes = 0;
-  for (const std::string& piece : shard.state) bytes += piece.size();
-  header.set_state_bytes(bytes);
+  header.set_state_bytes(shard.bytes);
+  header.set_tokens(shard.tokens);
   return header;
 }
 
@@ -157,6 +157,7 @@ engine::ReceivedShard FromProto(const v1::ShardHeader& header) {
       engine::JobSpecification{header.kind(), header.title(),
                                header.specification()});
   shard.shard = {header.shard().index(), header.shard().count()};
+  shard.tokens = header.tokens();
   return shard;
 }
 

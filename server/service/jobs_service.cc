@@ -1,5 +1,7 @@
 #include "server/service/jobs_service.h"
 
+#include <cstdio>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -18,20 +20,31 @@
 namespace cupola::service {
 namespace {
 
+// The next bytes of a file that is sent; none at its end.
+absl::StatusOr<std::string> ReadPiece(std::FILE* file) {
+  std::string piece(kChunkBytes, '\0');
+  piece.resize(std::fread(piece.data(), 1, piece.size(), file));
+  if (std::ferror(file) != 0) {
+    return absl::DataLossError("the state cannot be read");
+  }
+  return piece;
+}
+
 // One call about one job: `ask` is one of the jobs' own, on the executor.
 UnaryCall* AskOfOne(
     const Environment& environment, const char* method,
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response,
-    absl::StatusOr<engine::JobInfo> (*ask)(engine::Jobs&, const std::string&)) {
+    absl::StatusOr<engine::JobInfo> (*ask)(engine::Jobs&, const std::string&,
+                                           const engine::Actor&)) {
   auto* call = new UnaryCall(MakeScope(environment, method, context), response);
   const Environment* mine = &environment;
-  Receive<v1::JobId>(environment, call, request,
-                     [mine, call, ask](const v1::JobId& message) {
-                       mine->executor->Run([=, id = message.id()] {
-                         Reply(call, ask(mine->engine->jobs(), id));
-                       });
-                     });
+  Receive<v1::JobId>(
+      environment, call, request, [mine, call, ask](const v1::JobId& message) {
+        mine->executor->Run([=, id = message.id()] {
+          Reply(call, ask(mine->engine->jobs(), id, call->scope().actor()));
+        });
+      });
   return call;
 }
 
@@ -131,16 +144,15 @@ grpc::ServerUnaryReactor* JobsService::List(
       new UnaryCall(MakeScope(environment_, "ListJobs", context), response);
   Receive<v1::ListJobsRequest>(
       environment_, call, request, [this, call](const v1::ListJobsRequest&) {
-        const auto jobs = environment_.engine->jobs().List();
-        if (!jobs.ok()) {
-          call->Fail(jobs.status());
-          return;
-        }
-        v1::ListJobsResponse answer;
-        for (const engine::JobInfo& info : *jobs) {
-          *answer.add_jobs() = ToProto(info);
-        }
-        call->Send(answer);
+        environment_.executor->Run([this, call] {
+          const auto jobs = environment_.engine->jobs().List();
+          if (!jobs.ok()) return call->Fail(jobs.status());
+          v1::ListJobsResponse answer;
+          for (const engine::JobInfo& info : *jobs) {
+            *answer.add_jobs() = ToProto(info);
+          }
+          call->Send(answer);
+        });
       });
   return call;
 }
@@ -148,18 +160,20 @@ grpc::ServerUnaryReactor* JobsService::List(
 grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context,
                                            const grpc::ByteBuffer* request,
                                            grpc::ByteBuffer* response) {
-  return AskOfOne(
-      environment_, "GetJob", context, request, response,
-      [](engine::Jobs& jobs, const std::string& id) { return jobs.Get(id); });
+  return AskOfOne(environment_, "GetJob", context, request, response,
+                  [](engine::Jobs& jobs, const std::string& id,
+                     const engine::Actor&) { return jobs.Get(id); });
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::Watch(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
   auto* call = new JobWatch(MakeScope(environment_, "WatchJob", context));
-  Receive<v1::JobId>(environment_, call, request,
-                     [this, call](const v1::JobId& message) {
-                       call->Follow(&environment_.engine->jobs(), message.id());
-                     });
+  Receive<v1::JobId>(
+      environment_, call, request, [this, call](const v1::JobId& message) {
+        environment_.executor->Run([this, call, id = message.id()] {
+          call->Follow(&environment_.engine->jobs(), id);
+        });
+      });
   return call;
 }
 
@@ -167,18 +181,16 @@ grpc::ServerUnaryReactor* JobsService::Cancel(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
   return AskOfOne(environment_, "CancelJob", context, request, response,
-                  [](engine::Jobs& jobs, const std::string& id) {
-                    return jobs.Cancel(id);
-                  });
+                  [](engine::Jobs& jobs, const std::string& id,
+                     const engine::Actor& by) { return jobs.Cancel(id, by); });
 }
 
 grpc::ServerUnaryReactor* JobsService::Resume(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
   return AskOfOne(environment_, "ResumeJob", context, request, response,
-                  [](engine::Jobs& jobs, const std::string& id) {
-                    return jobs.Resume(id);
-                  });
+                  [](engine::Jobs& jobs, const std::string& id,
+                     const engine::Actor& by) { return jobs.Resume(id, by); });
 }
 
 grpc::ServerUnaryReactor* JobsService::Delete(
@@ -189,7 +201,8 @@ grpc::ServerUnaryReactor* JobsService::Delete(
   Receive<v1::JobId>(
       environment_, call, request, [this, call](const v1::JobId& message) {
         environment_.executor->Run([=, this, id = message.id()] {
-          const absl::Status deleted = environment_.engine->jobs().Delete(id);
+          const absl::Status deleted =
+              environment_.engine->jobs().Delete(id, call->scope().actor());
           if (deleted.ok()) {
             call->Send(v1::DeleteJobResponse());
           } else {
@@ -222,13 +235,15 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::ExportShard(
   Receive<v1::JobId>(
       environment_, call, request, [this, call](const v1::JobId& message) {
         environment_.executor->Run([=, this, id = message.id()] {
-          engine::Engine& engine = *environment_.engine;
-          auto shard =
-              engine.jobs().Export(id, engine.options().max_answer_bytes);
+          auto shard = environment_.engine->jobs().Export(id);
           if (!shard.ok()) return call->Fail(shard.status());
           v1::ExportShardResponse first;
           *first.mutable_header() = ToProto(*shard);
-          call->Send(first, std::move(shard->state));
+          call->SendFrom(
+              first, environment_.executor,
+              [state = std::shared_ptr<std::FILE>(std::move(shard->state))] {
+                return ReadPiece(state.get());
+              });
         });
       });
   return call;
@@ -236,9 +251,11 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* JobsService::ExportShard(
 
 grpc::ServerReadReactor<grpc::ByteBuffer>* JobsService::MergeShards(
     grpc::CallbackServerContext* context, grpc::ByteBuffer* response) {
-  return new UploadStream(
-      disk_.get(), MakeScope(environment_, "MergeShards", context), context,
-      response, std::make_unique<ShardReceiver>(environment_.engine));
+  auto scope = MakeScope(environment_, "MergeShards", context);
+  auto receiver =
+      std::make_unique<ShardReceiver>(environment_.engine, scope->actor().name);
+  return new UploadStream(disk_.get(), std::move(scope), context, response,
+                          std::move(receiver));
 }
 
 }  // namespace cupola::service

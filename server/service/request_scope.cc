@@ -87,12 +87,14 @@ RequestScope::~RequestScope() {
 
 absl::Status RequestScope::Admit() {
   context_.client = AddressOf(*call_);
+  actor_.admin = access_ == nullptr;
   if (access_ == nullptr) return absl::OkStatus();
   const absl::StatusOr<Caller> caller = access_->Authorize(
       method_, MetadataOf(*call_, "authorization"), context_.client);
   if (!caller.ok()) return caller.status();
   context_.client = caller->client;
   account_ = caller->account;
+  actor_ = {caller->named ? caller->client : "", caller->role == Role::kAdmin};
   const absl::Status entered =
       access_->quotas().Enter(account_, caller->limits, context_.arrival);
   counted_ = entered.ok() && caller->limits.any();

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/status.h"
+#include "server/engine/actor.h"
 #include "server/engine/requests.h"
 #include "server/service/access.h"
 #include "server/service/call_gate.h"
@@ -48,6 +49,8 @@ class RequestScope {
 
   const engine::RequestContext& context() const { return context_; }
   RequestNotes& notes() { return notes_; }
+  // Who asks for changes, once admitted.
+  const engine::Actor& actor() const { return actor_; }
   // As the request's message says.
   void SetDryRun(bool dry_run) { context_.dry_run = dry_run; }
   double SecondsSinceArrival() const;
@@ -80,6 +83,7 @@ class RequestScope {
   Access* const access_;
   engine::RequestContext context_;
   RequestNotes notes_;
+  engine::Actor actor_{"", false};
   absl::Status admitted_;
   std::string account_;   // whose quota it counts to
   std::string trace_id_;  // empty: the client has sent none

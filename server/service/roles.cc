@@ -17,7 +17,7 @@ constexpr std::array kRead = {
     "List", "Describe",
     // Jobs
     "AccumulateJacobian", "ListJobs", "GetJob", "WatchJob", "CancelJob",
-    "ResumeJob", "GetJacobianTotals",
+    "ResumeJob", "DeleteJob", "GetJacobianTotals",
     "ComputeFeatureStatistics", "GetFeatureStatistics", "MatchFeatures",
     "GetFeatureMatching", "CountCoactivation", "GetCoactivation",
     "ComputeDirectionStatistics", "GetDirectionStatistics",
@@ -26,8 +26,8 @@ constexpr std::array kRead = {
     // Stores
     "StoreActivations", "ListStores", "ReadStore",
     // Datasets
-    "UploadDataset", "ListDatasets", "GetDataset", "TokenizeDataset",
-    "GetDatasetRows",
+    "UploadDataset", "ListDatasets", "GetDataset", "DeleteDataset",
+    "TokenizeDataset", "GetDatasetRows",
     // Admin
     "GetServerInfo", "GetCacheStatistics"};
 

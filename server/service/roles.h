@@ -14,12 +14,11 @@ enum class Role { kRead, kAdmin };
 // GetDataset, DeleteDataset, TokenizeDataset, GetDatasetRows). A method that
 // the table does not know asks for admin.
 //
-// Read: every question; storing a mean or a dataset; starting, watching,
-// cancelling and resuming jobs, of anybody: readers trust each other so far.
-// Nothing that has been computed is lost by it, but readers can fill the stores
-// of means and datasets, which only an admin empties.
-// Admin: loading, unloading and measuring, the cache, the catalog, deleting
-// jobs, datasets and means.
+// Read: every question, also about others' jobs and datasets; storing a mean or
+// a dataset; starting jobs; cancelling, resuming and deleting one's own jobs,
+// and deleting one's own datasets (engine/actor.h).
+// Admin: the same of anybody's; loading, unloading and measuring, the cache,
+// the catalog, deleting means.
 Role RequiredRole(absl::string_view method);
 
 // "read", "admin".

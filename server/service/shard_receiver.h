@@ -1,8 +1,9 @@
 #ifndef CUPOLA_SERVER_SERVICE_SHARD_RECEIVER_H_
 #define CUPOLA_SERVER_SERVICE_SHARD_RECEIVER_H_
 
-#include <fstream>
-#include <vector>
+#include <memory>
+#include <string>
+#include <utility>
 
 #include "server/engine/engine.h"
 #include "server/service/upload_stream.h"
@@ -10,25 +11,22 @@
 namespace cupola::service {
 
 // Makes a job of the messages of Jobs.MergeShards. The shards' states lie in
-// files of their own until it is destroyed.
+// files of their own until it is destroyed (engine/shard_inbox.h).
 class ShardReceiver final : public UploadReceiver {
  public:
-  // `engine` outlives this.
-  explicit ShardReceiver(engine::Engine* engine) : engine_(engine) {}
-  ~ShardReceiver() override;
+  // `engine` outlives this. `owner`: the job's.
+  ShardReceiver(engine::Engine* engine, std::string owner)
+      : engine_(engine), owner_(std::move(owner)) {}
 
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Take(
       const grpc::ByteBuffer& message) override;
   void Finish(const engine::RequestContext& context, Done done) override;
 
  private:
-  absl::Status CloseFile();
-
   engine::Engine* const engine_;
-  bool has_options_ = false;
+  const std::string owner_;
   engine::JobOptions options_;
-  std::vector<engine::ReceivedShard> shards_;
-  std::ofstream file_;  // of the last shard
+  std::unique_ptr<engine::ShardInbox> inbox_;  // null: no options yet
 };
 
 }  // namespace cupola::service

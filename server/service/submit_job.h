@@ -33,6 +33,7 @@ UnaryCall* SubmitJob(const Environment& environment, const char* method,
   Receive<Message>(environment, call, request, [=](Message message) {
     auto options = FromProto(message.options());
     if (!options.ok()) return call->Fail(options.status());
+    options->owner = call->scope().actor().name;
     auto plain = FromProto(std::move(message));
     if (!plain.ok()) return call->Fail(plain.status());
     (engine->*submit)(

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -312,9 +313,10 @@ TEST_F(JobsTest, ADamagedCheckpointIsPassedOver) {
   EXPECT_EQ(script_.runs, 2);  // from the checkpoint after chunk 1
 }
 
-TEST_F(JobsTest, ARecordThatIsNoneIsToldByItsJobsName) {
-  const std::string id = Submit(2);
+TEST_F(JobsTest, ADamagedRecordFailsItsJobAlone) {
+  const std::string id = Submit(2), other = Submit(3);
   AwaitEnd(id);
+  AwaitEnd(other);
   jobs_.reset();
   for (const char* record :
        {"", "[]", "{\"state\": 9}", "{\"state\": 3, \"kind\": 7}",
@@ -325,11 +327,23 @@ TEST_F(JobsTest, ARecordThatIsNoneIsToldByItsJobsName) {
       ASSERT_TRUE((*store)->Put("job/" + id, record).ok());
     }
     Open();
-    const absl::Status status = jobs_->List().status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << record;
-    EXPECT_THAT(std::string(status.message()), HasSubstr(id)) << record;
+    EXPECT_EQ(jobs_->List()->size(), 2u);
+    const JobInfo info = *jobs_->Get(id);
+    EXPECT_EQ(info.state, JobState::kFailed) << record;
+    EXPECT_FALSE(info.resumable);
+    EXPECT_THAT(info.error, HasSubstr(id)) << record;
+    EXPECT_EQ(jobs_->Result(id, kKind, {}).status().code(),
+              absl::StatusCode::kDataLoss);
+    EXPECT_EQ(jobs_->Resume(id).status().code(),
+              absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(Result(other), Expected(3));
     jobs_.reset();
   }
+  Open();
+  ASSERT_TRUE(jobs_->Delete(id).ok());
+  Open();
+  EXPECT_EQ(jobs_->List()->size(), 1u);
+  EXPECT_EQ(AwaitEnd(Submit(2)).state, JobState::kDone);
 }
 
 TEST_F(JobsTest, ADamagedResultIsNotAnsweredInPart) {
@@ -401,7 +415,7 @@ TEST_F(JobsTest, WithoutAWholeCheckpointThatJobAloneIsLost) {
   EXPECT_EQ(AwaitEnd(other).state, JobState::kDone);
 }
 
-TEST_F(JobsTest, AJobThatEndsTheServerTwiceIsNotResumed) {
+TEST_F(JobsTest, AJobThatEndsTheServerTwiceWaitsForSomebodyToResumeIt) {
   script_.hold = 1;
   const std::string id = Submit(3);
   Await(id, [](const JobInfo& info) { return info.chunks_saved == 1; });
@@ -420,9 +434,53 @@ TEST_F(JobsTest, AJobThatEndsTheServerTwiceIsNotResumed) {
   const JobInfo info = AwaitEnd(id);
   EXPECT_EQ(info.state, JobState::kFailed);
   EXPECT_THAT(info.error, HasSubstr("2 times"));
-  EXPECT_EQ(jobs_->Resume(id).status().code(),
-            absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(Result(id), Expected(1));
+  script_.hold = -1;
+  ASSERT_TRUE(jobs_->Resume(id).ok());
+  EXPECT_EQ(AwaitEnd(id).state, JobState::kDone);
+  EXPECT_EQ(Result(id), Expected(3));
+}
+
+TEST_F(JobsTest, AJobIsItsOwnersAndAdmins) {
+  script_.hold = 0;
+  JobOptions options;
+  options.owner = "ann";
+  const std::string id = Submit(2, options);
+  const std::string nobodys = Submit(1);
+  const Actor ann{"ann", false}, bob{"bob", false}, none{"", false};
+  Open();  // it is recorded
+  EXPECT_EQ(jobs_->Get(id)->owner, "ann");
+  for (const Actor& other : {bob, none}) {
+    const absl::Status refused = jobs_->Cancel(id, other).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kPermissionDenied);
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("\"ann\""));
+    EXPECT_EQ(jobs_->Cancel(nobodys, other).status().code(),
+              absl::StatusCode::kPermissionDenied);
+  }
+  EXPECT_FALSE(HasEnded(jobs_->Get(id)->state));
+  ASSERT_TRUE(jobs_->Cancel(id, ann).ok());
+  ASSERT_TRUE(jobs_->Cancel(nobodys).ok());
+  EXPECT_EQ(jobs_->Resume(id, bob).status().code(),
+            absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(jobs_->Delete(id, bob).code(), absl::StatusCode::kPermissionDenied);
+  script_.hold = -1;
+  ASSERT_TRUE(jobs_->Resume(id, ann).ok());
+  EXPECT_EQ(AwaitEnd(id).state, JobState::kDone);
+  ASSERT_TRUE(jobs_->Delete(id, ann).ok());
+  EXPECT_EQ(jobs_->Delete(nobodys, ann).code(),
+            absl::StatusCode::kPermissionDenied);
+  ASSERT_TRUE(jobs_->Delete(nobodys, Actor{"root", true}).ok());
+}
+
+TEST_F(JobsTest, ASubmissionSentAgainIsOfTheSameOwner) {
+  JobOptions options;
+  options.request_id = "r";
+  options.owner = "ann";
+  const std::string id = Submit(1, options);
+  EXPECT_EQ(Submit(1, options), id);
+  options.owner = "bob";
+  EXPECT_EQ(TrySubmit(1, options).status().code(),
+            absl::StatusCode::kAlreadyExists);
 }
 
 TEST_F(JobsTest, AFailedChunkFailsTheJobWithItsReason) {
@@ -568,15 +626,22 @@ class ShardsTest : public JobsTest {
     options.shard = {index, count};
     const std::string id = Submit(chunks, options);
     EXPECT_EQ(AwaitEnd(id).state, JobState::kDone);
-    auto exported = jobs_->Export(id, 1 << 20);
+    auto exported = jobs_->Export(id);
     EXPECT_TRUE(exported.ok()) << exported.status();
     ReceivedShard shard{
         std::make_shared<const JobSpecification>(exported->specification),
-        exported->shard, *jobs_->NewPart()};
-    std::ofstream file(shard.path, std::ios::binary);
-    for (const std::string& piece : exported->state) file << piece;
+        exported->shard, exported->tokens,
+        absl::StrCat(directory_, "/taken-", taken_++)};
+    std::ofstream(shard.path, std::ios::binary) << Bytes(*exported);
     return shard;
   }
+  static std::string Bytes(const ExportedShard& shard) {
+    std::string bytes(shard.bytes + 1, '\0');
+    bytes.resize(std::fread(bytes.data(), 1, bytes.size(), shard.state.get()));
+    EXPECT_EQ(static_cast<int64_t>(bytes.size()), shard.bytes);
+    return bytes;
+  }
+  int64_t taken_ = 0;
   absl::Status MergeError(std::vector<ReceivedShard> shards) {
     return jobs_->Merge(std::move(shards), {}, {}).status();
   }
@@ -595,6 +660,8 @@ TEST_F(ShardsTest, MergedAreWhatOneJobIs) {
     ASSERT_TRUE(merged.ok()) << merged.status();
     EXPECT_EQ(merged->state, JobState::kDone);
     EXPECT_EQ(merged->chunks, 7);
+    EXPECT_EQ(merged->tokens, 70);
+    EXPECT_EQ(merged->tokens_done, 70);
     EXPECT_EQ(merged->provenance.model, "a model");
     EXPECT_EQ(Result(merged->id), Expected(7));
     Open();
@@ -603,11 +670,75 @@ TEST_F(ShardsTest, MergedAreWhatOneJobIs) {
 }
 
 TEST_F(ShardsTest, WhatIsReceivedCountsInTheQuota) {
-  const std::string path = *jobs_->NewPart();
-  std::ofstream(path) << std::string(100, 'x');
-  EXPECT_TRUE(jobs_->HasRoom(max_bytes_ - 100).ok());
-  EXPECT_EQ(jobs_->HasRoom(max_bytes_ - 99).code(),
+  max_bytes_ = 1000;
+  Open();
+  const auto files = [this] {
+    return std::distance(fs::directory_iterator(directory_), {});
+  };
+  const auto before = files();
+  auto inbox = *jobs_->Receive();
+  EXPECT_EQ(inbox->Append("x").code(), absl::StatusCode::kInvalidArgument);
+  const auto text = std::make_shared<const JobSpecification>(
+      JobSpecification{kKind, "", std::string(300, 's')});
+  ASSERT_TRUE(inbox->Begin({text, {0, 2}, 0, ""}).ok());
+  ASSERT_TRUE(inbox->Append(std::string(300, 'x')).ok());
+  ASSERT_TRUE(inbox->Begin({text, {1, 2}, 0, ""}).ok());
+  ASSERT_TRUE(inbox->Append(std::string(400, 'x')).ok());
+  const absl::Status full = inbox->Append("x");
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(full.message()), HasSubstr("1000"));
+  EXPECT_EQ(TrySubmit(1, {}).status().code(),
             absl::StatusCode::kResourceExhausted);
+  const auto shards = inbox->Finish();
+  ASSERT_TRUE(shards.ok());
+  EXPECT_EQ(shards->at(0).specification, shards->at(1).specification);
+  EXPECT_EQ(fs::file_size(shards->at(0).path), 300u);
+  EXPECT_EQ(fs::file_size(shards->at(1).path), 400u);
+  EXPECT_EQ(files(), before + 2);
+  inbox = nullptr;
+  EXPECT_EQ(files(), before);
+  EXPECT_EQ(AwaitEnd(Submit(1)).state, JobState::kDone);
+}
+
+TEST_F(ShardsTest, FewAreReceivedAtATime) {
+  std::vector<std::unique_ptr<ShardInbox>> inboxes;
+  while (inboxes.size() < Jobs::kMaxMerges) {
+    inboxes.push_back(*jobs_->Receive());
+  }
+  const absl::Status later = jobs_->Receive().status();
+  EXPECT_EQ(later.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(later.GetPayload("retry-delay-ms").has_value());
+  inboxes.pop_back();
+  EXPECT_TRUE(jobs_->Receive().ok());
+}
+
+TEST_F(ShardsTest, ShardsOfAnotherJobEndTheCall) {
+  auto inbox = *jobs_->Receive();
+  const auto spec = [](const char* text) {
+    return std::make_shared<const JobSpecification>(
+        JobSpecification{kKind, "", text});
+  };
+  ASSERT_TRUE(inbox->Begin({spec("1"), {0, 2}, 0, ""}).ok());
+  EXPECT_THAT(std::string(inbox->Begin({spec("2"), {1, 2}, 0, ""}).message()),
+              HasSubstr("of another job than the first"));
+}
+
+TEST_F(ShardsTest, WhatIsDeletedIsFree) {
+  max_bytes_ = 1000;
+  Open();
+  for (int i = 0; i < 30; ++i) {
+    const std::string id = Submit(3);
+    const JobInfo info = AwaitEnd(id);
+    ASSERT_EQ(info.state, JobState::kDone) << info.error;
+    ASSERT_TRUE(jobs_->Delete(id).ok());
+    if (i % 10 == 0) Open();
+  }
+  const ReceivedShard whole = Run(4, 0, 1);
+  for (int i = 0; i < 30; ++i) {
+    const auto merged = jobs_->Merge({whole}, {}, {});
+    ASSERT_TRUE(merged.ok()) << merged.status();
+    ASSERT_TRUE(jobs_->Delete(merged->id).ok());
+  }
 }
 
 TEST_F(ShardsTest, RefusesAShardWithOtherChunksThanItsOwn) {
@@ -627,7 +758,7 @@ TEST_F(ShardsTest, AShardGoesOnAfterACancel) {
   const std::string id = Submit(7, options);  // chunks 3 to 6
   Await(id, [](const JobInfo& info) { return info.chunks_done == 2; });
   ASSERT_TRUE(jobs_->Cancel(id).ok());
-  EXPECT_EQ(jobs_->Export(id, 1 << 20).status().code(),
+  EXPECT_EQ(jobs_->Export(id).status().code(),
             absl::StatusCode::kFailedPrecondition);
   script_.hold = -1;
   ASSERT_TRUE(jobs_->Resume(id).ok());

@@ -72,6 +72,8 @@ class JobInfo:
     resumable: bool = False  # it failed or was cancelled, and may go on
     expires: Optional[datetime.datetime] = None  # None: never, or not yet known
     provenance: Optional[JobProvenance] = None
+    # The token that submitted it, which alone may change it, beside admins.
+    owner: str = ""
 
     @staticmethod
     def from_message(message: Any) -> JobInfo:
@@ -105,6 +107,7 @@ class JobInfo:
                 else None
             ),
             provenance=JobProvenance.from_message(message.provenance),
+            owner=message.owner,
         )
 
     @property
