@@ -2,7 +2,9 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "rocksdb/convenience.h"
 #include "rocksdb/db.h"
+#include "rocksdb/write_batch.h"
 #include "storage/database.h"
 
 namespace cupola::storage {
@@ -18,10 +20,16 @@ rocksdb::WriteOptions SyncedWrite() {
   return options;
 }
 
-rocksdb::Options StoreOptions() {
+rocksdb::Options StoreOptions(DurableStore::Values values) {
   rocksdb::Options options = QuietOptions(rocksdb::Env::Default());
   options.compaction_style = rocksdb::kCompactionStyleLevel;
-  options.OptimizeForSmallDb();
+  if (values == DurableStore::Values::kSmall) {
+    options.OptimizeForSmallDb();
+  } else {
+    // Some hundred files, not ten thousand, for the gigabytes of a corpus.
+    options.write_buffer_size = size_t{16} << 20;
+    options.target_file_size_base = uint64_t{64} << 20;
+  }
   // Every value is kept until it is deleted, however old.
   options.ttl = 0;
   options.periodic_compaction_seconds = 0;
@@ -35,7 +43,7 @@ rocksdb::Options StoreOptions() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DurableStore>> DurableStore::Open(
-    const std::string& directory) {
+    const std::string& directory, Values values) {
   if (absl::Status made = MakePrivateDirectory(directory); !made.ok()) {
     return made;
   }
@@ -44,7 +52,7 @@ absl::StatusOr<std::unique_ptr<DurableStore>> DurableStore::Open(
   if (!unlocked.ok()) return unlocked;
   rocksdb::DB* database = nullptr;
   const rocksdb::Status status =
-      rocksdb::DB::Open(StoreOptions(), directory, &database);
+      rocksdb::DB::Open(StoreOptions(values), directory, &database);
   if (!status.ok()) {
     return ToStatus(status,
                     absl::StrCat("cannot open durable store ", directory));
@@ -88,10 +96,61 @@ absl::Status DurableStore::DeletePrefix(absl::string_view prefix) {
   }
   if (end.empty()) return absl::InvalidArgumentError("prefix: it is empty");
   ++end.back();
-  return ToStatus(
-      database_->DeleteRange(SyncedWrite(), database_->DefaultColumnFamily(),
-                             ToSlice(prefix), ToSlice(end)),
-      absl::StrCat("cannot delete ", prefix, "* in ", directory_));
+  rocksdb::ColumnFamilyHandle* const family = database_->DefaultColumnFamily();
+  const rocksdb::Slice first = ToSlice(prefix), last = ToSlice(end);
+  const rocksdb::Status deleted =
+      database_->DeleteRange(SyncedWrite(), family, first, last);
+  if (deleted.ok()) {
+    // Nothing would be written over the range for a long time: the keys are
+    // free now, but their bytes only once their files are rewritten.
+    rocksdb::DeleteFilesInRange(database_.get(), family, &first, &last, false)
+        .PermitUncheckedError();
+    rocksdb::CompactRangeOptions compact;
+    compact.exclusive_manual_compaction = false;
+    database_->CompactRange(compact, family, &first, &last)
+        .PermitUncheckedError();
+  }
+  return ToStatus(deleted,
+                  absl::StrCat("cannot delete ", prefix, "* in ", directory_));
+}
+
+absl::Status DurableStore::Apply(const std::vector<Change>& changes) {
+  rocksdb::WriteBatch batch;
+  for (const Change& change : changes) {
+    const rocksdb::Status added =
+        change.value.has_value()
+            ? batch.Put(ToSlice(change.key), ToSlice(*change.value))
+            : batch.Delete(ToSlice(change.key));
+    if (!added.ok()) {
+      return ToStatus(added, absl::StrCat("cannot change ", directory_));
+    }
+  }
+  return ToStatus(database_->Write(SyncedWrite(), &batch),
+                  absl::StrCat("cannot change ", directory_));
+}
+
+absl::StatusOr<std::vector<std::string>> DurableStore::Folders(
+    absl::string_view prefix) const {
+  std::vector<std::string> folders;
+  const std::unique_ptr<rocksdb::Iterator> iterator(
+      database_->NewIterator(rocksdb::ReadOptions()));
+  iterator->Seek(ToSlice(prefix));
+  while (iterator->Valid() && iterator->key().starts_with(ToSlice(prefix))) {
+    const std::string key = iterator->key().ToString();
+    const size_t end = key.find('/', prefix.size());
+    if (end == std::string::npos) {
+      iterator->Next();
+      continue;
+    }
+    folders.push_back(key.substr(prefix.size(), end - prefix.size()));
+    // The first key behind the folder: '0' follows '/'.
+    iterator->Seek(absl::StrCat(key.substr(0, end), "0"));
+  }
+  if (!iterator->status().ok()) {
+    return ToStatus(iterator->status(),
+                    absl::StrCat("cannot list ", prefix, " in ", directory_));
+  }
+  return folders;
 }
 
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>>

@@ -2,6 +2,7 @@
 #define CUPOLA_STORAGE_DURABLE_STORE_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,10 +35,12 @@ namespace cupola::storage {
 // INTERNAL.
 class DurableStore {
  public:
+  // What the values are: it decides how they are buffered and laid out.
+  enum class Values { kSmall, kBlocks };
   // Makes `directory` with mode 0700 where it is missing. Also
   // FAILED_PRECONDITION where another process holds it, and PERMISSION_DENIED.
   static absl::StatusOr<std::unique_ptr<DurableStore>> Open(
-      const std::string& directory);
+      const std::string& directory, Values values = Values::kSmall);
   ~DurableStore();
   DurableStore(const DurableStore&) = delete;
   DurableStore& operator=(const DurableStore&) = delete;
@@ -47,7 +50,15 @@ class DurableStore {
   absl::Status Put(absl::string_view key, absl::string_view value);
   // OK also where the key has no value.
   absl::Status Delete(absl::string_view key);
-  // All keys that begin with `prefix`, which is not empty.
+  // All of these or, where it is not OK, none: values that are put, or keys
+  // that are deleted.
+  struct Change {
+    std::string key;
+    std::optional<std::string> value;  // none: deleted
+  };
+  absl::Status Apply(const std::vector<Change>& changes);
+  // All keys that begin with `prefix`, which is not empty. The disk has its
+  // room again when this returns, but for what a failing disk keeps longer.
   absl::Status DeletePrefix(absl::string_view prefix);
   // The keys that begin with `prefix`, in byte order, with their values, all of
   // one moment.
@@ -56,6 +67,10 @@ class DurableStore {
 
   // The same keys alone.
   absl::StatusOr<std::vector<std::string>> Keys(absl::string_view prefix) const;
+  // What stands between `prefix` and the next '/' in those that have one, each
+  // once; keys in between are not read.
+  absl::StatusOr<std::vector<std::string>> Folders(
+      absl::string_view prefix) const;
 
  private:
   DurableStore(std::string directory, std::unique_ptr<rocksdb::DB> database);

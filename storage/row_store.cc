@@ -105,10 +105,16 @@ absl::StatusOr<std::unique_ptr<RowReader>> RowReader::Open(
   return reader;
 }
 
+absl::StatusOr<std::string> RowReader::Block(char what, uint64_t number) const {
+  auto value = store_->Get(BlockKey(prefix_, what, number));
+  if (absl::IsNotFound(value.status())) return Damaged();  // of the index
+  return value;
+}
+
 absl::StatusOr<std::vector<uint32_t>> RowReader::Lengths() const {
   std::vector<uint32_t> lengths;
   for (uint64_t n = 0; lengths.size() < static_cast<size_t>(rows_); ++n) {
-    const auto value = store_->Get(BlockKey(prefix_, 'l', n));
+    const auto value = Block('l', n);
     if (!value.ok()) return value.status();
     const size_t begin = lengths.size();
     const size_t count = value->size() / sizeof(uint32_t);
@@ -141,7 +147,7 @@ absl::StatusOr<std::vector<std::string>> RowReader::Read(int64_t first,
     const size_t number = BlockOf(at);
     const int64_t in_block = RowsInBlock(at);
     const auto skipped = static_cast<size_t>(at) - firsts_[number];
-    const auto value = store_->Get(BlockKey(prefix_, 'b', number));
+    const auto value = Block('b', number);
     if (!value.ok()) return value.status();
     uint32_t count = 0;
     if (value->size() < sizeof(count)) return Damaged();

@@ -42,6 +42,9 @@ class RowWriter {
 
   int64_t rows() const { return rows_; }
   int64_t bytes() const { return bytes_; }  // of all rows
+  // What a row takes beside its bytes: its length, twice.
+  static constexpr int64_t kRowBytes = 8;
+  int64_t stored_bytes() const { return bytes_ + kRowBytes * rows_; }
 
  private:
   absl::Status FlushBlock();
@@ -78,6 +81,8 @@ class RowReader {
       : store_(store), prefix_(std::move(prefix)) {}
   size_t BlockOf(int64_t row) const;
   absl::Status Damaged() const;
+  // A block's value.
+  absl::StatusOr<std::string> Block(char what, uint64_t number) const;
 
   const DurableStore* const store_;
   const std::string prefix_;

@@ -75,6 +75,7 @@ std::string ToRecord(const DatasetRecord& record) {
                {"digest", storage::ToHex(info.digest)},
                {"created", absl::ToUnixMicros(info.created)},
                {"expires", expires ? absl::ToUnixMicros(info.expires) : 0},
+               {"owner", info.owner},
                {"store", record.store}});
 }
 
@@ -90,6 +91,7 @@ absl::StatusOr<DatasetRecord> ParseDataset(const std::string& key,
     info.created = absl::FromUnixMicros(json.at("created"));
     const int64_t expires = json.at("expires");
     if (expires > 0) info.expires = absl::FromUnixMicros(expires);
+    info.owner = json.value("owner", "");
     record.store = json.at("store");
   }));
   return record;

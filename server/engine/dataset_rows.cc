@@ -49,20 +49,16 @@ class StoredRows : public RowSource {
   const std::vector<uint32_t> lengths_;
 };
 
-}  // namespace
+std::string RowsOf(const std::string& store) {
+  return absl::StrCat("rows/", store, "/");
+}
 
-absl::StatusOr<Documents> Datasets::Read(const std::string& name, int64_t first,
-                                         int64_t count) {
-  DatasetInfo info;
-  std::string store;
-  {
-    absl::MutexLock lock(&mu_);
-    ASSIGN_OR_RETURN(info, Find(name));
-    store = contents_.at(info.digest).store;
-  }
-  ASSIGN_OR_RETURN(
-      const auto reader,
-      storage::RowReader::Open(disk_.get(), absl::StrCat("rows/", store, "/")));
+// Rows [first, first + count) of a store, or fewer: kMaxReadBytes.
+absl::StatusOr<Documents> ReadSome(const storage::DurableStore& disk,
+                                   const std::string& store, bool texts,
+                                   int64_t first, int64_t count) {
+  ASSIGN_OR_RETURN(const auto reader,
+                   storage::RowReader::Open(&disk, RowsOf(store)));
   if (first < 0 || first >= reader->rows() || count < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("first and count are ", first, " and ", count,
@@ -71,7 +67,7 @@ absl::StatusOr<Documents> Datasets::Read(const std::string& name, int64_t first,
   }
   Documents documents;
   const int64_t last = first + std::min(count, reader->rows() - first);
-  int64_t room = kMaxReadBytes;
+  int64_t room = Datasets::kMaxReadBytes;
   for (int64_t at = first; at < last && room > 0;) {
     const int64_t end = std::min(last, at + reader->RowsInBlock(at));
     ASSIGN_OR_RETURN(std::vector<std::string> rows, reader->Read(at, end));
@@ -82,7 +78,7 @@ absl::StatusOr<Documents> Datasets::Read(const std::string& name, int64_t first,
       }
       room -= static_cast<int64_t>(row.size());
       ++at;
-      if (info.texts) {
+      if (texts) {
         documents.texts.push_back(std::move(row));
       } else {
         documents.ids.push_back(ToIds(row));
@@ -92,33 +88,65 @@ absl::StatusOr<Documents> Datasets::Read(const std::string& name, int64_t first,
   return documents;
 }
 
-absl::StatusOr<std::shared_ptr<const RowSource>> Datasets::Rows(
-    const storage::Digest& tokenized) const {
-  RETURN_IF_ERROR(opened_);
+}  // namespace
+
+absl::StatusOr<Documents> Datasets::Read(const std::string& name, int64_t first,
+                                         int64_t count) {
+  DatasetInfo info;
   std::string store;
   {
     absl::MutexLock lock(&mu_);
-    const auto found = tokenized_.find(tokenized);
-    if (found == tokenized_.end()) {
-      return absl::NotFoundError(absl::StrCat(
-          "the rows ", storage::ToHex(tokenized),
-          " of a dataset are not here: upload and tokenize it again"));
-    }
-    store = found->second.store;
+    ASSIGN_OR_RETURN(info, Find(name));
+    if (!info.error.empty()) return absl::DataLossError(info.error);
+    store = contents_.at(info.digest).store;
   }
-  ASSIGN_OR_RETURN(
-      auto reader,
-      storage::RowReader::Open(disk_.get(), absl::StrCat("rows/", store, "/")));
+  return ReadSome(*disk_, store, info.texts, first, count);
+}
+
+absl::StatusOr<Documents> Datasets::ReadRows(const storage::Digest& tokenized,
+                                             int64_t first, int64_t count) {
+  ASSIGN_OR_RETURN(const std::string store, StoreOf(tokenized));
+  return ReadSome(*disk_, store, false, first, count);
+}
+
+absl::StatusOr<std::string> Datasets::StoreOf(
+    const storage::Digest& tokenized) const {
+  RETURN_IF_ERROR(opened_);
+  absl::MutexLock lock(&mu_);
+  const auto found = tokenized_.find(tokenized);
+  if (found != tokenized_.end()) return found->second.store;
+  return absl::NotFoundError(
+      absl::StrCat("the rows ", storage::ToHex(tokenized),
+                   " of a dataset are not here: upload and tokenize it again"));
+}
+
+absl::StatusOr<std::shared_ptr<const RowSource>> Datasets::Rows(
+    const storage::Digest& tokenized) const {
+  ASSIGN_OR_RETURN(const std::string store, StoreOf(tokenized));
+  {
+    absl::MutexLock lock(&mu_);
+    const auto held = held_.find(tokenized);
+    if (held != held_.end()) {
+      if (auto rows = held->second.lock(); rows != nullptr) return rows;
+    }
+  }
+  ASSIGN_OR_RETURN(auto reader,
+                   storage::RowReader::Open(disk_.get(), RowsOf(store)));
   ASSIGN_OR_RETURN(std::vector<uint32_t> lengths, reader->Lengths());
   for (uint32_t& length : lengths) length /= sizeof(int32_t);
-  return std::make_shared<const StoredRows>(std::move(reader),
-                                            std::move(lengths));
+  const auto rows =
+      std::make_shared<const StoredRows>(std::move(reader), std::move(lengths));
+  absl::MutexLock lock(&mu_);
+  std::erase_if(held_, [](const auto& held) { return held.second.expired(); });
+  held_[tokenized] = rows;
+  return rows;
 }
 
 absl::StatusOr<TokenizedInfo> Datasets::Tokenize(
     const std::string& name, const Tokenization& how,
     const model::ModelSource& model, const RequestContext& context) {
   ASSIGN_OR_RETURN(const DatasetInfo dataset, Get(name));
+  if (!dataset.error.empty()) return absl::DataLossError(dataset.error);
   ASSIGN_OR_RETURN(const RowRules rules,
                    RowRules::Resolve(how, dataset.texts, model));
   const storage::Digest digest =
@@ -153,25 +181,34 @@ absl::StatusOr<TokenizedInfo> Datasets::MakeRows(
     const RowRules& rules, const storage::Digest& digest,
     const model::ModelSource& model, const RequestContext& context) {
   ASSIGN_OR_RETURN(const auto reader,
-                   storage::RowReader::Open(
-                       disk_.get(), absl::StrCat("rows/", documents, "/")));
+                   storage::RowReader::Open(disk_.get(), RowsOf(documents)));
   ASSIGN_OR_RETURN(const std::string store, NewStore());
-  int64_t counted = 0;
-  bool kept = false;
-  const absl::Cleanup end = [&] {
-    if (!kept) DropStore(store).IgnoreError();
-    absl::MutexLock lock(&mu_);
-    pending_bytes_ -= counted;
+  ByteQuota::Share share(quota_);
+  absl::Cleanup drop = [&] {
+    const int64_t bytes = share.bytes();
+    share.Keep();  // until the store has gone
+    Free({{store, bytes}});
   };
-  storage::RowWriter writer(disk_.get(), absl::StrCat("rows/", store, "/"));
+  storage::RowWriter writer(disk_.get(), RowsOf(store));
   RowMaker maker(rules, [&writer](const std::vector<int32_t>& row) {
     return writer.Append(ToBytes(row));
   });
+  const auto deleted = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return contents_.contains(dataset.digest)
+               ? absl::OkStatus()
+               : absl::NotFoundError(
+                     absl::StrCat("dataset \"", dataset.name,
+                                  "\" was deleted while it was tokenized"));
+  };
   for (int64_t at = 0; at < reader->rows();) {
     const int64_t last = at + reader->RowsInBlock(at);
-    ASSIGN_OR_RETURN(const std::vector<std::string> rows,
-                     reader->Read(at, last));
-    for (const std::string& row : rows) {
+    const auto rows = reader->Read(at, last);
+    if (!rows.ok()) {
+      absl::MutexLock lock(&mu_);
+      RETURN_IF_ERROR(deleted());
+      return rows.status();
+    }
+    for (const std::string& row : *rows) {
       RETURN_IF_ERROR(StillWanted(context));
       if (stopping_) {
         return absl::UnavailableError("the server is shutting down");
@@ -195,29 +232,24 @@ absl::StatusOr<TokenizedInfo> Datasets::MakeRows(
             " rows; accepted: ", kMaxDocuments, " (raise row_tokens)"));
       }
     }
-    const int64_t more = writer.bytes() - counted;
-    RETURN_IF_ERROR(CheckRoom(more));
-    absl::MutexLock lock(&mu_);
-    pending_bytes_ += more;
-    counted += more;
+    RETURN_IF_ERROR(Reserve(writer.stored_bytes() - share.bytes(), &share));
     at = last;
   }
   RETURN_IF_ERROR(maker.Finish());
+  RETURN_IF_ERROR(Reserve(writer.stored_bytes() - share.bytes(), &share));
   RETURN_IF_ERROR(writer.Finish());
   TokenizedRecord record{
       {rules.how, writer.rows(), maker.tokens(), maker.longest(), maker.cut(),
        digest, dataset.digest, model.tokenizer().fingerprint()},
       store,
-      writer.bytes()};
+      share.bytes()};
   absl::MutexLock lock(&mu_);
-  if (!contents_.contains(dataset.digest)) {
-    return absl::NotFoundError(absl::StrCat(
-        "dataset \"", dataset.name, "\" was deleted while it was tokenized"));
-  }
+  RETURN_IF_ERROR(deleted());
   RETURN_IF_ERROR(disk_->Put(absl::StrCat("tokenized/", storage::ToHex(digest)),
                              ToRecord(record)));
   tokenized_[digest] = {record.info, store, record.bytes};
-  kept = true;
+  share.Keep();
+  std::move(drop).Cancel();
   disk_->Delete(absl::StrCat("unfinished/", store)).IgnoreError();
   return record.info;
 }

@@ -9,18 +9,31 @@
 
 namespace cupola::engine {
 
-Datasets::Upload::Upload(Datasets* owner, DatasetInfo info, std::string store)
+Datasets::Upload::Upload(Datasets* owner, DatasetInfo info, std::string client,
+                         absl::Duration keep)
     : owner_(owner),
       info_(std::move(info)),
-      store_(std::move(store)),
-      rows_(owner->disk_.get(), absl::StrCat("rows/", store_, "/")) {}
+      client_(std::move(client)),
+      keep_(keep),
+      share_(owner->quota_) {}
 
 Datasets::Upload::~Upload() {
-  // What the disk cannot drop now goes with the next start.
-  if (!kept_) owner_->DropStore(store_).IgnoreError();
+  if (!kept_ && !store_.empty()) {
+    const int64_t bytes = share_.bytes();
+    share_.Keep();  // until the store has gone
+    owner_->Free({{store_, bytes}});
+  }
   absl::MutexLock lock(&owner_->mu_);
   --owner_->uploads_;
-  owner_->pending_bytes_ -= counted_;
+  const auto mine = owner_->uploads_of_.find(client_);
+  if (--mine->second == 0) owner_->uploads_of_.erase(mine);
+}
+
+absl::Status Datasets::Upload::Open() {
+  info_.created = absl::Now();
+  ASSIGN_OR_RETURN(store_, owner_->NewStore());
+  rows_.emplace(owner_->disk_.get(), absl::StrCat("rows/", store_, "/"));
+  return absl::OkStatus();
 }
 
 absl::Status Datasets::Upload::Begin(bool texts) {
@@ -32,26 +45,22 @@ absl::Status Datasets::Upload::Begin(bool texts) {
   if (info_.texts == texts) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("rows: token ids and texts in one dataset, from document ",
-                   rows_.rows(), " on; accepted: one of the two"));
+                   rows_->rows(), " on; accepted: one of the two"));
 }
 
 absl::Status Datasets::Upload::Append(const Documents& documents) {
-  int64_t bytes = 0;
+  const size_t rows = documents.texts.size() + documents.ids.size();
+  int64_t bytes = storage::RowWriter::kRowBytes * static_cast<int64_t>(rows);
   for (const auto& text : documents.texts) bytes += text.size();
   for (const auto& ids : documents.ids) bytes += sizeof(int32_t) * ids.size();
-  RETURN_IF_ERROR(owner_->CheckRoom(bytes));
-  {
-    absl::MutexLock lock(&owner_->mu_);
-    owner_->pending_bytes_ += bytes;
-    counted_ += bytes;
-  }
+  RETURN_IF_ERROR(owner_->Reserve(bytes, &share_));
   const auto check = [this](bool empty) -> absl::Status {
     if (empty) {
       return absl::InvalidArgumentError(
-          absl::StrCat("rows: document ", rows_.rows(),
+          absl::StrCat("rows: document ", rows_->rows(),
                        " is empty; accepted: at least one character or token"));
     }
-    if (rows_.rows() >= kMaxDocuments) {
+    if (rows_->rows() >= kMaxDocuments) {
       return absl::ResourceExhaustedError(
           absl::StrCat("rows: more than ", kMaxDocuments,
                        " documents; accepted: ", kMaxDocuments));
@@ -62,13 +71,13 @@ absl::Status Datasets::Upload::Append(const Documents& documents) {
     RETURN_IF_ERROR(Begin(true));
     RETURN_IF_ERROR(check(text.empty()));
     hasher_->AddBytes(text);
-    RETURN_IF_ERROR(rows_.Append(text));
+    RETURN_IF_ERROR(rows_->Append(text));
   }
   for (const std::vector<int32_t>& ids : documents.ids) {
     RETURN_IF_ERROR(Begin(false));
     RETURN_IF_ERROR(check(ids.empty()));
     hasher_->AddInts(ids.data(), ids.size());
-    RETURN_IF_ERROR(rows_.Append(
+    RETURN_IF_ERROR(rows_->Append(
         absl::string_view(reinterpret_cast<const char*>(ids.data()),
                           sizeof(int32_t) * ids.size())));
   }
@@ -91,12 +100,11 @@ absl::StatusOr<DatasetInfo> Datasets::Upload::Finish(
         "sha256 is ", absl::BytesToHexString(digest), ", but what came has ",
         storage::ToHex(info_.digest), ": nothing is kept"));
   }
-  RETURN_IF_ERROR(rows_.Finish());
-  info_.rows = rows_.rows();
-  info_.bytes = rows_.bytes();
-  ASSIGN_OR_RETURN(DatasetInfo kept, owner_->Keep(info_, store_));
-  kept_ = true;  // or dropped, where the same was there
-  return kept;
+  RETURN_IF_ERROR(rows_->Finish());
+  info_.rows = rows_->rows();
+  info_.bytes = rows_->bytes();
+  info_.expires = absl::Now() + keep_;
+  return owner_->Keep(info_, store_, &share_, &kept_);
 }
 
 }  // namespace cupola::engine

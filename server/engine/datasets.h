@@ -7,7 +7,9 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -15,6 +17,8 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/engine/actor.h"
+#include "server/engine/byte_quota.h"
 #include "server/engine/request_context.h"
 #include "server/engine/row_rules.h"
 #include "server/engine/row_source.h"
@@ -60,6 +64,14 @@ struct DatasetInfo {
   storage::Digest digest{};  // of the documents, in order
   absl::Time created, expires = absl::InfiniteFuture();
   std::vector<TokenizedInfo> tokenized;
+  std::string owner;  // who sent it (actor.h); may be empty
+  std::string error;  // not empty: its record is damaged; nothing else is known
+};
+
+// Who sends a dataset.
+struct Sender {
+  std::string owner;   // of the dataset
+  std::string client;  // whose uploads are counted
 };
 
 // The corpora that jobs go over. They lie in a RocksDB directory of their own:
@@ -71,12 +83,16 @@ struct DatasetInfo {
 //
 // Any thread may call; most calls wait for the disk. Errors: NOT_FOUND (with
 // the names there are), ALREADY_EXISTS, INVALID_ARGUMENT (naming the field or
-// the document), FAILED_PRECONDITION (in use), RESOURCE_EXHAUSTED (with both
-// numbers; or the disk is full), DATA_LOSS.
+// the document), FAILED_PRECONDITION (in use), PERMISSION_DENIED (another's),
+// RESOURCE_EXHAUSTED (with both numbers; or the disk is full), DATA_LOSS.
+//
+// What has expired goes when somebody asks for datasets, or for room. What the
+// disk does not delete is tried again then, and counts until it has gone.
 class Datasets {
  public:
   static constexpr size_t kMaxDatasets = 4096;
   static constexpr size_t kMaxUploads = 16;  // at a time
+  static constexpr size_t kMaxUploadsOfClient = 4;
   static constexpr size_t kMaxNameBytes = 128;
   static constexpr int64_t kMaxDocuments = int64_t{1} << 26;  // and rows
 
@@ -95,15 +111,16 @@ class Datasets {
   // A dataset that is being sent. Not thread-safe. Destroyed without Finish it
   // has never been.
   class Upload;
-  // `keep`: zero for the server's choice.
+  // `keep`: from its end on; zero for the server's choice.
   absl::StatusOr<std::unique_ptr<Upload>> Begin(const std::string& name,
-                                                absl::Duration keep);
+                                                absl::Duration keep,
+                                                const Sender& sender = {});
 
   absl::StatusOr<std::vector<DatasetInfo>> List();
   absl::StatusOr<DatasetInfo> Get(const std::string& name);
-  absl::Status Delete(const std::string& name);
-  // What is kept, and what is being sent.
-  int64_t Bytes() const;
+  absl::Status Delete(const std::string& name, const Actor& by = {});
+  // What is kept, and what is being sent or made: payload and lengths of rows.
+  int64_t Bytes() const { return quota_->taken(); }
   int64_t MaxBytes() const { return options_.max_bytes; }
   // Ends what Tokenize is doing, now and later, as UNAVAILABLE.
   void Stop() { stopping_ = true; }
@@ -114,7 +131,8 @@ class Datasets {
                                          const Tokenization& how,
                                          const model::ModelSource& model,
                                          const RequestContext& context);
-  // Rows that Tokenize made.
+  // Rows that Tokenize made, with their lengths: 4 bytes a row, in memory once
+  // for all who hold them.
   absl::StatusOr<std::shared_ptr<const RowSource>> Rows(
       const storage::Digest& tokenized) const;
   // Documents [first, first + count), fewer where they would be above
@@ -122,6 +140,9 @@ class Datasets {
   static constexpr int64_t kMaxReadBytes = int64_t{4} << 20;
   absl::StatusOr<Documents> Read(const std::string& name, int64_t first,
                                  int64_t count);
+  // The same of rows that Tokenize made, which need no lengths for it.
+  absl::StatusOr<Documents> ReadRows(const storage::Digest& tokenized,
+                                     int64_t first, int64_t count);
 
  private:
   struct Content {  // documents
@@ -134,17 +155,35 @@ class Datasets {
     int64_t bytes = 0;
   };
 
-  explicit Datasets(Options options) : options_(std::move(options)) {}
+  // A store, and what the quota counts for it.
+  using Stored = std::pair<std::string, int64_t>;
+
+  explicit Datasets(Options options);
   absl::Status ReadIndex() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Of stores that no record names: what crashes have left.
+  absl::Status DropOrphans(const std::set<std::string>& used)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<std::string> NewStore();
   absl::Status DropStore(const std::string& store);
-  absl::Status CheckRoom(int64_t more) const;
-  void Purge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Status Forget(const std::string& name)
+  // Drops stores that nobody uses any more, now or another time.
+  void Free(std::vector<Stored> stores) ABSL_LOCKS_EXCLUDED(mu_);
+  // Takes room for more, also that of what has expired.
+  absl::Status Reserve(int64_t more, ByteQuota::Share* share)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void Purge() ABSL_LOCKS_EXCLUDED(mu_);
+  // Forgets a dataset, and says which stores go with it.
+  absl::StatusOr<std::vector<Stored>> Forget(const std::string& name)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::StatusOr<DatasetInfo> Find(const std::string& name)
+  absl::StatusOr<DatasetInfo> Find(const std::string& name) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::StatusOr<DatasetInfo> Keep(DatasetInfo info, const std::string& store);
+  DatasetInfo Told(const DatasetInfo& info) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Where rows lie. NOT_FOUND.
+  absl::StatusOr<std::string> StoreOf(const storage::Digest& tokenized) const;
+  // `share`: of the store; it stays with the dataset unless the same documents
+  // are here already, and then stays with the caller, as does the store.
+  absl::StatusOr<DatasetInfo> Keep(DatasetInfo info, const std::string& store,
+                                   ByteQuota::Share* share, bool* kept);
   absl::StatusOr<TokenizedInfo> MakeRows(const DatasetInfo& dataset,
                                          const std::string& documents,
                                          const RowRules& rules,
@@ -153,6 +192,7 @@ class Datasets {
                                          const RequestContext& context);
 
   const Options options_;
+  const std::shared_ptr<ByteQuota> quota_;
   std::atomic<bool> stopping_{false};
   std::unique_ptr<storage::DurableStore> disk_;
   bool tokenizing_ ABSL_GUARDED_BY(mu_) = false;
@@ -161,9 +201,13 @@ class Datasets {
   std::map<std::string, DatasetInfo> named_ ABSL_GUARDED_BY(mu_);
   std::map<storage::Digest, Content> contents_ ABSL_GUARDED_BY(mu_);
   std::map<storage::Digest, Tokenized> tokenized_ ABSL_GUARDED_BY(mu_);
+  // Rows that somebody holds.
+  mutable std::map<storage::Digest, std::weak_ptr<const RowSource>> held_
+      ABSL_GUARDED_BY(mu_);
+  std::vector<Stored> leftovers_ ABSL_GUARDED_BY(mu_);  // not dropped yet
   size_t uploads_ ABSL_GUARDED_BY(mu_) = 0;
-  int64_t pending_bytes_ ABSL_GUARDED_BY(mu_) = 0;  // not yet kept
-  uint64_t stores_ ABSL_GUARDED_BY(mu_) = 0;        // made by this process
+  std::map<std::string, size_t> uploads_of_ ABSL_GUARDED_BY(mu_);  // by client
+  uint64_t stores_ ABSL_GUARDED_BY(mu_) = 0;  // made by this process
 };
 
 class Datasets::Upload {
@@ -179,15 +223,19 @@ class Datasets::Upload {
 
  private:
   friend class Datasets;
-  Upload(Datasets* owner, DatasetInfo info, std::string store);
+  Upload(Datasets* owner, DatasetInfo info, std::string client,
+         absl::Duration keep);
+  absl::Status Open();
   absl::Status Begin(bool texts);
 
   Datasets* const owner_;
   DatasetInfo info_;
-  const std::string store_;
-  storage::RowWriter rows_;
+  const std::string client_;
+  const absl::Duration keep_;
+  std::string store_;                        // empty: there is none yet
+  std::optional<storage::RowWriter> rows_;   // once opened
   std::unique_ptr<storage::Hasher> hasher_;  // null: nothing has come
-  int64_t counted_ = 0;                      // of pending_bytes_
+  ByteQuota::Share share_;
   bool kept_ = false;
 };
 

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -6,35 +5,6 @@
 #include "server/model/status_macros.h"
 
 namespace cupola::engine {
-namespace {
-
-absl::StatusOr<ReadDatasetAnswer> ReadRows(Datasets& datasets,
-                                           const ReadDatasetRequest& request,
-                                           const TokenizedInfo& tokenized) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<const RowSource> rows,
-                   datasets.Rows(tokenized.digest));
-  if (request.first < 0 || request.first >= rows->rows() || request.count < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("first and count are ", request.first, " and ",
-                     request.count, "; accepted: a first from 0 to ",
-                     rows->rows() - 1, " and a count of at least 1"));
-  }
-  int64_t last = request.first, bytes = 0;
-  const int64_t end =
-      request.first + std::min(request.count, rows->rows() - request.first);
-  while (last < end) {
-    bytes += int64_t{sizeof(int32_t)} * rows->lengths()[last];
-    if (bytes > Datasets::kMaxReadBytes && last > request.first) break;
-    ++last;
-  }
-  ReadDatasetAnswer answer;
-  answer.rows = rows->rows();
-  ASSIGN_OR_RETURN(answer.documents.ids, rows->Read(request.first, last));
-  return answer;
-}
-
-}  // namespace
-
 void Engine::Impl::StartDatasets() {
   Datasets::Options options;
   const std::string state = StateDirectory();
@@ -91,7 +61,12 @@ void Engine::ReadDataset(ReadDatasetRequest request, RequestContext context,
           ASSIGN_OR_RETURN(const TokenizedInfo tokenized,
                            datasets->Tokenize(request.dataset, *request.how,
                                               *sources.model, context));
-          return ReadRows(*datasets, request, tokenized);
+          ReadDatasetAnswer answer;
+          answer.rows = tokenized.rows;
+          ASSIGN_OR_RETURN(answer.documents,
+                           datasets->ReadRows(tokenized.digest, request.first,
+                                              request.count));
+          return answer;
         });
     return;
   }

@@ -34,7 +34,7 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> DatasetReceiver::Take(
                          kMaxKeepSeconds));
       }
       ASSIGN_OR_RETURN(upload_, datasets_->Begin(request.header().name(),
-                                                 absl::Seconds(keep)));
+                                                 absl::Seconds(keep), sender_));
       return std::nullopt;
     }
     case v1::UploadDatasetRequest::kRows: {

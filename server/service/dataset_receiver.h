@@ -2,6 +2,7 @@
 #define CUPOLA_SERVER_SERVICE_DATASET_RECEIVER_H_
 
 #include <memory>
+#include <utility>
 
 #include "server/engine/datasets.h"
 #include "server/service/upload_stream.h"
@@ -12,7 +13,8 @@ namespace cupola::service {
 class DatasetReceiver final : public UploadReceiver {
  public:
   // `datasets` outlives this.
-  explicit DatasetReceiver(engine::Datasets* datasets) : datasets_(datasets) {}
+  DatasetReceiver(engine::Datasets* datasets, engine::Sender sender)
+      : datasets_(datasets), sender_(std::move(sender)) {}
 
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Take(
       const grpc::ByteBuffer& message) override;
@@ -20,6 +22,7 @@ class DatasetReceiver final : public UploadReceiver {
 
  private:
   engine::Datasets* const datasets_;
+  const engine::Sender sender_;
   std::unique_ptr<engine::Datasets::Upload> upload_;
 };
 

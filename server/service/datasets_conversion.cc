@@ -127,6 +127,8 @@ v1::Dataset ToProto(const engine::DatasetInfo& info) {
   message.set_kind(info.texts ? v1::Dataset::TEXTS : v1::Dataset::TOKENS);
   message.set_rows(info.rows);
   message.set_bytes(info.bytes);
+  message.set_owner(info.owner);
+  message.set_error(info.error);
   message.set_sha256(ToBytes(info.digest));
   message.set_created_micros(absl::ToUnixMicros(info.created));
   if (info.expires < absl::InfiniteFuture()) {

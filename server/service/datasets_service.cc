@@ -30,10 +30,12 @@ DatasetsService::DatasetsService(const Environment& environment)
 
 grpc::ServerReadReactor<grpc::ByteBuffer>* DatasetsService::Upload(
     grpc::CallbackServerContext* context, grpc::ByteBuffer* response) {
+  auto scope = MakeScope(environment_, "UploadDataset", context);
+  engine::Sender sender{scope->actor().name, scope->context().client};
   return new UploadStream(
-      &disk_, MakeScope(environment_, "UploadDataset", context), context,
-      response,
-      std::make_unique<DatasetReceiver>(&environment_.engine->datasets()));
+      &disk_, std::move(scope), context, response,
+      std::make_unique<DatasetReceiver>(&environment_.engine->datasets(),
+                                        std::move(sender)));
 }
 
 grpc::ServerUnaryReactor* DatasetsService::List(
@@ -85,8 +87,8 @@ grpc::ServerUnaryReactor* DatasetsService::Delete(
   Receive<v1::DatasetName>(
       environment_, call, request, [this, call](v1::DatasetName message) {
         disk_.Run([this, call, name = std::move(*message.mutable_name())] {
-          const absl::Status deleted =
-              environment_.engine->datasets().Delete(name);
+          const absl::Status deleted = environment_.engine->datasets().Delete(
+              name, call->scope().actor());
           if (deleted.ok()) {
             call->Send(v1::DeleteDatasetResponse());
           } else {

@@ -15,6 +15,7 @@ from harness.zoo import make_models
 from transformers import AutoTokenizer
 
 D = _protos.datasets
+ROW = 8  # bytes of the quota that each row takes beside its own
 TEXTS = ["The sky is blue.", "A cat", "x", "Zwölf Boxkämpfer jagen Viktor quer."]
 
 
@@ -233,7 +234,7 @@ def test_quota(client):
     # The same documents once more take no room, and stay when one name goes.
     two = client.dataset("two", ["ab" * 1_000_000])
     assert two.info.sha256 == one.info.sha256
-    assert used_bytes(client) == 2_000_000
+    assert used_bytes(client) == 2_000_000 + ROW
     one.delete()
     assert two.documents(0, 1) == ["ab" * 1_000_000]
     two.delete()
@@ -260,7 +261,8 @@ def test_survives_kill_9(folders, tmp_path):
             assert found.info.sha256 == kept.info.sha256
             assert found.info.tokenized == (made,)
             assert found.documents() == TEXTS
-            assert used_bytes(client) == found.info.bytes + 4 * made.tokens
+            rows = found.info.rows + made.rows
+            assert used_bytes(client) == found.info.bytes + 4 * made.tokens + ROW * rows
 
 
 def test_expiry(folders, tmp_path):
@@ -274,4 +276,4 @@ def test_expiry(folders, tmp_path):
             while len(client.datasets()) == 2:
                 pass
             assert [one.name for one in client.datasets()] == ["late"]
-            assert used_bytes(client) == late.info.bytes
+            assert used_bytes(client) == late.info.bytes + ROW

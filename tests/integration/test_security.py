@@ -26,8 +26,6 @@ ADMIN_METHODS = {
     ("Catalog", "Register"),
     ("Catalog", "Unregister"),
     ("Catalog", "UploadDictionary"),
-    ("Jobs", "Delete"),
-    ("Datasets", "Delete"),
     ("Stores", "Delete"),
     ("Admin", "ClearCache"),
 }
@@ -176,6 +174,36 @@ def test_the_clients(guarded, small):
         client.models()
     with pytest.raises(ValueError, match="printable"):
         cupola.connect(guarded.grpc, token="a\nb")
+
+
+def test_what_a_client_made_is_its_own(guarded, small):
+    guarded.wait_until_loaded()
+    name = next(iter(small.dictionaries))
+    connect = lambda token: cupola.connect(guarded.grpc, token=token)
+    with connect("read-secret") as bob, connect("one-secret") as one, connect(
+        "admin-secret"
+    ) as ada:
+        dataset = bob.dataset("bobs", [[1, 2, 3], [4, 5]])
+        assert dataset.info.owner == "bob"
+        rows = dataset.select(small.dictionaries[name][0])
+        job = bob.dictionary(name).statistics(rows, top_k=2)
+        assert job.wait().owner == "bob"
+        # Others read, and change nothing.
+        assert one.job(job.id).result().tokens == 5
+        assert one.dataset("bobs").documents(0, 1) == [[1, 2, 3]]
+        for change in (one.job(job.id).delete, one.job(job.id).resume, one.job(job.id).cancel):
+            with pytest.raises(cupola.PermissionDenied, match='of "bob"; accepted: its owner'):
+                change()
+        with pytest.raises(cupola.PermissionDenied, match='dataset "bobs" is of "bob"'):
+            one.dataset("bobs").delete()
+        job.delete()
+        dataset.delete()
+        again = one.dataset("ones", [[1, 2]])
+        other = one.dictionary(name).statistics([[1, 2, 3]], top_k=2)
+        other.wait()
+        ada.job(other.id).delete()
+        ada.dataset("ones").delete()
+        assert ada.jobs() == [] and ada.datasets() == [] and again.name == "ones"
 
 
 def http(server, path, token=None, body=None, **headers):

@@ -1,10 +1,12 @@
 #include "storage/row_store.h"
 
+#include <cstring>
 #include <filesystem>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -90,9 +92,21 @@ TEST_F(RowStoreTest, DamageIsSaid) {
     if (reader.ok()) {
       EXPECT_EQ((*reader)->Read(0, (*reader)->rows()).status().code(),
                 absl::StatusCode::kDataLoss);
+      EXPECT_EQ((*reader)->Lengths().status().code(),
+                absl::StatusCode::kDataLoss);
     } else {
       EXPECT_EQ(reader.status().code(), absl::StatusCode::kDataLoss);
     }
+  }
+  // Rows that nothing on the disk backs take no memory.
+  for (const uint64_t rows : {uint64_t{3}, uint64_t{1} << 40}) {
+    std::string many = index;
+    std::memcpy(many.data(), &rows, sizeof(rows));
+    ASSERT_TRUE(store_->Put("a/i", many).ok());
+    const auto reader = RowReader::Open(store_.get(), "a/");
+    ASSERT_TRUE(reader.ok());
+    EXPECT_EQ((*reader)->Lengths().status().code(),
+              absl::StatusCode::kDataLoss);
   }
   ASSERT_TRUE(store_->Put("a/i", index).ok());
   const auto reader = Open();
@@ -113,6 +127,51 @@ TEST_F(RowStoreTest, APrefixIsDeletedAlone) {
   EXPECT_EQ(store_->Scan("")->size(), 3u);
   EXPECT_EQ(store_->DeletePrefix("").code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(RowStoreTest, WhatIsDeletedFreesTheDisk) {
+  store_ = nullptr;
+  store_ = *DurableStore::Open(directory_, DurableStore::Values::kBlocks);
+  ASSERT_TRUE(store_->Put("z", "kept").ok());
+  const auto size = [this] {
+    uintmax_t bytes = 0;
+    for (const auto& entry : fs::directory_iterator(directory_)) {
+      if (entry.path().extension() == ".sst") bytes += entry.file_size();
+    }
+    return bytes;
+  };
+  std::mt19937 random(1);
+  for (int turn = 0; turn < 3; ++turn) {
+    std::string row(1 << 20, ' ');
+    for (char& c : row) c = static_cast<char>(random());
+    Write(std::vector<std::string>(40, row));
+    EXPECT_GT(size(), uintmax_t{8} << 20);
+    ASSERT_TRUE(store_->DeletePrefix("a/").ok());
+    // Files that are of no use any more are deleted in the background.
+    const absl::Time limit = absl::Now() + absl::Seconds(30);
+    while (size() > uintmax_t{1} << 20 && absl::Now() < limit) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+    EXPECT_LT(size(), uintmax_t{1} << 20);
+  }
+  EXPECT_EQ(*store_->Get("z"), "kept");
+}
+
+TEST_F(RowStoreTest, FoldersAreListedOnce) {
+  for (const char* key :
+       {"a/1/x", "a/1/y", "a/10/x", "a/2/x/y", "a/3", "b/1/x", "a/1"}) {
+    ASSERT_TRUE(store_->Put(key, "").ok());
+  }
+  EXPECT_THAT(*store_->Folders("a/"), ElementsAre("1", "10", "2"));
+  EXPECT_THAT(*store_->Folders("c/"), ElementsAre());
+}
+
+TEST_F(RowStoreTest, ChangesAreMadeTogether) {
+  ASSERT_TRUE(store_->Put("a", "1").ok());
+  ASSERT_TRUE(store_->Apply({{"b", "2"}, {"a", {}}, {"c", ""}}).ok());
+  EXPECT_EQ(store_->Get("a").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(*store_->Get("b"), "2");
+  EXPECT_EQ(*store_->Get("c"), "");
 }
 
 }  // namespace

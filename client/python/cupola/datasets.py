@@ -131,6 +131,9 @@ class DatasetInfo:
     created: datetime.datetime
     expires: Optional[datetime.datetime]  # None: never
     tokenized: Tuple[TokenizedDataset, ...]
+    # The token that sent it, which alone may delete it, beside admins.
+    owner: str = ""
+    error: str = ""  # what is written of it is damaged: it can but be deleted
 
     @classmethod
     def from_message(cls, message: Any) -> DatasetInfo:
@@ -154,9 +157,13 @@ class DatasetInfo:
             tokenized=tuple(
                 map(TokenizedDataset.from_message, message.tokenized)
             ),
+            owner=message.owner,
+            error=message.error,
         )
 
     def __str__(self) -> str:
+        if self.error:
+            return f"{self.name}: {self.error}"
         return f"{self.name}: {self.rows:,} {self.kind}, {self.bytes:,} bytes"
 
 
