@@ -61,8 +61,12 @@ void Drain(std::vector<float>* scratch, T* row) {
 
 }  // namespace
 
-FeatureSimilarity::FeatureSimilarity(const FeatureSimilarityOptions& options)
-    : options_(options), a_(options.a_latents), b_(options.b_latents) {}
+FeatureSimilarity::FeatureSimilarity(const FeatureSimilarityOptions& options,
+                                     int64_t block_entries)
+    : options_(options),
+      block_entries_(block_entries),
+      a_(options.a_latents),
+      b_(options.b_latents) {}
 
 void FeatureSimilarity::Allocate() {
   if (HasProducts()) return;
@@ -98,7 +102,7 @@ absl::Status FeatureSimilarity::Add(const SparseView& a, const SparseView& b) {
   Count(b, &b_);
   tokens_ += a.rows;
   if (std::max({a_.block.entries(), b_.block.entries(), a_.block.tokens()}) >=
-      kBlockEntries) {
+      block_entries_) {
     WorkOff();
   }
   return absl::OkStatus();

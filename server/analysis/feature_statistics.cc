@@ -137,13 +137,10 @@ absl::Status FeatureStatistics::RestorePart(storage::StateReader* state) {
   RETURN_IF_ERROR(RestoreVector(state, &histogram_));
   RETURN_IF_ERROR(top_.Restore(state));
   RETURN_IF_ERROR(strata_.Restore(state));
-  for (int64_t latent = 0; latent < options_.latents; ++latent) {
-    if (counts_[latent] < 0 || counts_[latent] > tokens_) {
-      return absl::DataLossError(
-          absl::StrCat("the state says that latent ", latent, " was active at ",
-                       counts_[latent], " of ", tokens_, " tokens"));
-    }
-  }
+  RETURN_IF_ERROR(CheckCounts(counts_, tokens_));
+  RETURN_IF_ERROR(CheckCounts(histogram_, tokens_));
+  RETURN_IF_ERROR(CheckSums(largest_));
+  for (const auto& powers : sums_) RETURN_IF_ERROR(CheckSums(powers));
   return absl::OkStatus();
 }
 

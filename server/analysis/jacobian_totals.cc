@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "ATen/Parallel.h"
 #include "server/analysis/state_io.h"
@@ -295,6 +296,8 @@ absl::Status JacobianTotals::Restore(storage::StateReader* state) {
   RETURN_IF_ERROR(state->ReadValue(&tokens_));
   RETURN_IF_ERROR(RestoreVector(state, &active_));
   RETURN_IF_ERROR(RestoreVector(state, &histogram_));
+  RETURN_IF_ERROR(CheckCounts(active_, tokens_));
+  RETURN_IF_ERROR(CheckCounts(histogram_, std::numeric_limits<int64_t>::max()));
   RETURN_IF_ERROR(state->ReadValue(&rows));
   for (auto& row : rows_) row.reset();
   for (int64_t i = 0; i < rows; ++i) {
@@ -308,6 +311,10 @@ absl::Status JacobianTotals::Restore(storage::StateReader* state) {
     RETURN_IF_ERROR(RestoreVector(state, &sums.wide));
     RETURN_IF_ERROR(RestoreVector(state, &sums.largest));
     RETURN_IF_ERROR(RestoreVector(state, &sums.counts));
+    RETURN_IF_ERROR(CheckSums(sums.narrow));
+    RETURN_IF_ERROR(CheckSums(sums.wide));
+    RETURN_IF_ERROR(CheckSums(sums.largest));
+    RETURN_IF_ERROR(CheckCounts(sums.counts, tokens_));
   }
   return AtEnd(*state);
 }

@@ -128,6 +128,9 @@ absl::Status MidcoderStatistics::Restore(storage::StateReader* state) {
   RETURN_IF_ERROR(RestoreSame(state, sizes_));
   for (const at::Tensor& sum : sums_) {
     RETURN_IF_ERROR(state->Read(sum.mutable_data_ptr(), sum.nbytes()));
+    if (!at::isfinite(sum).all().item<bool>()) {
+      return absl::DataLossError("the state has a sum that is none");
+    }
   }
   return AtEnd(*state);
 }

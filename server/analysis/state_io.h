@@ -31,9 +31,9 @@ absl::Status RestoreVector(storage::StateReader* state,
 
 // Sums of what is not negative, as they were read: DATA_LOSS where one is no
 // finite number from 0.
-template <typename T>
-absl::Status CheckSums(const std::vector<T>& sums) {
-  for (const T sum : sums) {
+template <typename Sums>
+absl::Status CheckSums(const Sums& sums) {
+  for (const auto sum : sums) {
     if (std::isfinite(sum) && sum >= 0) continue;
     return absl::DataLossError("the state has a sum that is none");
   }
@@ -48,8 +48,8 @@ inline absl::Status CheckTokens(int64_t tokens, int64_t most = kMostTokens) {
 }
 
 // How many of `of` tokens, as they were read: DATA_LOSS else.
-inline absl::Status CheckCounts(const std::vector<int64_t>& counts,
-                                int64_t of) {
+template <typename T>
+absl::Status CheckCounts(const std::vector<T>& counts, int64_t of) {
   for (const int64_t count : counts) {
     if (count >= 0 && count <= of) continue;
     return absl::DataLossError("the state has a count that is none");
