@@ -8,7 +8,9 @@
 
 #include "server/service/attribution_conversion.h"
 #include "server/service/catalog_conversion.h"
+#include "server/service/datasets_conversion.h"
 #include "server/service/directions_conversion.h"
+#include "server/service/feature_statistics_conversion.h"
 #include "server/service/generate_conversion.h"
 #include "server/service/jacobian_conversion.h"
 #include "server/service/jobs_conversion.h"

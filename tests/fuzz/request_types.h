@@ -7,6 +7,7 @@
 
 #include "cupola/v1/analysis.pb.h"
 #include "cupola/v1/catalog_config.pb.h"
+#include "cupola/v1/datasets.pb.h"
 #include "cupola/v1/jobs.pb.h"
 
 namespace cupola::testing {
@@ -21,7 +22,9 @@ using RequestTypes = std::tuple<
     v1::QualityRequest, v1::MeanActivationRequest, v1::ListMeansRequest,
     v1::DeleteMeanRequest, v1::JacobianRequest, v1::DirectionAblationRequest,
     v1::SweepRequest, v1::AccumulateJacobianRequest, v1::JacobianTotalsRequest,
-    v1::ModelEntry, v1::DictionaryEntry>;
+    v1::ModelEntry, v1::DictionaryEntry, v1::FeatureStatisticsRequest,
+    v1::GetFeatureStatisticsRequest, v1::JobOptions, v1::Tokenization,
+    v1::DatasetRows>;
 
 // Calls visit(number, Message()) of each type.
 template <typename Visit>

@@ -40,7 +40,7 @@ bool RawCaller::Next() {
 }
 
 RawCaller::Answer RawCaller::Call(const std::string& method,
-                                  const std::string& request,
+                                  const std::vector<std::string>& requests,
                                   std::chrono::seconds timeout) {
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + timeout);
@@ -48,9 +48,13 @@ RawCaller::Answer RawCaller::Call(const std::string& method,
   Answer answer;
   call->StartCall(nullptr);
   if (Next()) {
-    const grpc::Slice slice(request);
-    call->WriteLast(grpc::ByteBuffer(&slice, 1), {}, nullptr);
-    Next();
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const grpc::Slice slice(requests[i]);
+      grpc::WriteOptions options;
+      if (i + 1 == requests.size()) options.set_last_message();
+      call->Write(grpc::ByteBuffer(&slice, 1), options, nullptr);
+      if (!Next()) break;  // the server has heard enough
+    }
     while (true) {
       grpc::ByteBuffer message;
       call->Read(&message, nullptr);

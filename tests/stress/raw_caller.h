@@ -22,6 +22,12 @@ class RawCaller {
     std::vector<std::string> messages;
   };
   Answer Call(const std::string& method, const std::string& request,
+              std::chrono::seconds timeout) {
+    return Call(method, std::vector<std::string>{request}, timeout);
+  }
+  // The same with a stream of messages, at least one.
+  Answer Call(const std::string& method,
+              const std::vector<std::string>& requests,
               std::chrono::seconds timeout);
 
  private:

@@ -8,6 +8,7 @@
 #include "cupola/v1/admin.pb.h"
 #include "cupola/v1/analysis.pb.h"
 #include "cupola/v1/catalog.pb.h"
+#include "cupola/v1/datasets.pb.h"
 #include "cupola/v1/jobs.pb.h"
 #include "google/protobuf/text_format.h"
 #include "tests/files/tiny_model.h"
@@ -24,6 +25,8 @@ const std::multimap<std::string, std::string>& SeedTexts() {
       "prompts { tokens { ids: 256 ids: 98 ids: 99 } } } ";
   static const std::string text = "prompts { prompts { text: \"a mat\" } } ";
   static const std::string model = "model: \"tiny\" ";
+  static const std::string corpus =
+      "rows { dataset: \"corpus\" tokenization { model: \"tiny\" } } ";
   static const std::string sae = "dictionary: \"tiny/sae\" ";
   static const std::string pair =
       "dictionary: \"tiny/in\" output_dictionary: \"tiny/out\" ";
@@ -161,6 +164,41 @@ const std::multimap<std::string, std::string>& SeedTexts() {
       {"Catalog/SelfCheck", "name: \"tiny/sae\""},
       {"Jobs/AccumulateJacobian",
        "jacobian { " + pair + text + "} histogram_bins: 10 chunk_tokens: 8"},
+      {"Jobs/ComputeFeatureStatistics", sae + text + "chunk_tokens: 8"},
+      {"Jobs/ComputeFeatureStatistics",
+       sae + corpus + "top_k: 3 octaves: 9 options { name: \"named\" }"},
+      {"Jobs/MatchFeatures",
+       sae + "others: \"tiny/sae\" float64: true chunk_tokens: 4 " + corpus},
+      {"Jobs/CountCoactivation", sae + "sample: 7 " + text},
+      {"Jobs/ExportShard", "id: \"nothing\""},
+      {"Jobs/MergeShards", "options { keep_seconds: 60 }"},
+      {"Jobs/MergeShards",
+       "header { kind: \"feature_statistics\" specification: \"{}\" "
+       "shard { count: 2 } state_bytes: 8 }"},
+      {"Jobs/MergeShards", "chunk: \"CUPSTATE\""},
+      {"Jobs/MergeShards",
+       "header { kind: \"feature_statistics\" specification: \"{}\" "
+       "shard { index: 1 count: 2 } state_bytes: 8 }"},
+      {"Jobs/MergeShards", "chunk: \"CUPSTATE\""},
+      {"Jobs/GetFeatureStatistics",
+       "job: \"nothing\" top: true intervals: 3 each: 2"},
+      {"Datasets/Upload", "header { name: \"corpus\" }"},
+      {"Datasets/Upload", "rows { texts: \"the cat sat\" texts: \"a mat\" }"},
+      // Of these two texts.
+      {"Datasets/Upload",
+       "sha256: "
+       "\"\\155\\335\\341\\233\\052\\270\\006\\305\\170\\063\\145\\044\\017\\32"
+       "1"
+       "\\124\\135\\352\\343\\324\\131\\103\\074\\273\\204\\277\\141\\010\\220"
+       "\\055\\313\\154\\360\""},
+      {"Datasets/Get", "name: \"corpus\""},
+      {"Datasets/Delete", "name: \"nothing\""},
+      {"Datasets/Tokenize",
+       "dataset: \"corpus\" tokenization { model: \"tiny\" layout: PACKED "
+       "row_tokens: 5 separator: SEPARATOR_EOS }"},
+      {"Datasets/GetRows", "dataset: \"corpus\" first: 1 count: 1"},
+      {"Datasets/GetRows",
+       "dataset: \"corpus\" count: 2 tokenization { model: \"tiny\" }"},
       {"Jobs/Get", "id: \"nothing\""},
       {"Jobs/Watch", "id: \"nothing\""},
       {"Jobs/Cancel", "id: \"nothing\""},
@@ -177,7 +215,8 @@ std::vector<const google::protobuf::FileDescriptor*> ServiceFiles() {
   return {v1::TokenizeRequest::descriptor()->file(),
           v1::ListRequest::descriptor()->file(),
           v1::GetServerInfoRequest::descriptor()->file(),
-          v1::JobId::descriptor()->file()};
+          v1::JobId::descriptor()->file(),
+          v1::DatasetName::descriptor()->file()};
 }
 
 }  // namespace
@@ -198,6 +237,7 @@ std::vector<SeededMethod> SeededMethods() {
         // What is stored changes with the requests that store.
         seeded.repeatable = service->name() == "Analysis" &&
                             method->name().find("Mean") == std::string::npos;
+        seeded.streamed = method->client_streaming();
         seeded.answer = factory->GetPrototype(method->output_type());
         const auto [begin, end] = SeedTexts().equal_range(name);
         for (auto it = begin; it != end; ++it) {

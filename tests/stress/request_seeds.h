@@ -18,7 +18,10 @@ struct SeededMethod {
   bool repeatable = false;
   // Of the answer's messages.
   const google::protobuf::Message* answer = nullptr;
-  // At least one; one without fields where nothing better is known of it.
+  // Its requests are streams of messages.
+  bool streamed = false;
+  // At least one; one without fields where nothing better is known of it. Where
+  // it is streamed, the messages of one good stream.
   std::vector<std::unique_ptr<google::protobuf::Message>> seeds;
 };
 
