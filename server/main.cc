@@ -240,10 +240,10 @@ int Serve(const Flags& flags) {
   (*engine)->jobs().Begin();  // they may name what was registered
   metrics.SetGauges([engine = engine->get()] {
     const engine::QueueDepths depths = engine->QueueDepth();
-    return service::Gauges{depths.interactive, depths.bulk,
-                           engine->BytesInFlight(), engine->BudgetBytes(),
-                           engine->CacheStatistics(),
-                           engine::MeasureDevices(engine->Devices())};
+    return service::Gauges{
+        depths.interactive,        depths.bulk,
+        engine->BytesInFlight(),   engine->BudgetBytes(),
+        engine->CacheStatistics(), engine::MeasureDevices(engine->Devices())};
   });
 
   service::AccessOptions access_options;

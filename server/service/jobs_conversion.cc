@@ -153,9 +153,9 @@ v1::ShardHeader ToProto(const engine::ExportedShard& shard) {
 
 engine::ReceivedShard FromProto(const v1::ShardHeader& header) {
   engine::ReceivedShard shard;
-  shard.specification = std::make_shared<const engine::JobSpecification>(
-      engine::JobSpecification{header.kind(), header.title(),
-                               header.specification()});
+  shard.specification =
+      std::make_shared<const engine::JobSpecification>(engine::JobSpecification{
+          header.kind(), header.title(), header.specification()});
   shard.shard = {header.shard().index(), header.shard().count()};
   shard.tokens = header.tokens();
   return shard;

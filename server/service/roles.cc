@@ -17,12 +17,10 @@ constexpr std::array kRead = {
     "List", "Describe",
     // Jobs
     "AccumulateJacobian", "ListJobs", "GetJob", "WatchJob", "CancelJob",
-    "ResumeJob", "DeleteJob", "GetJacobianTotals",
-    "ComputeFeatureStatistics", "GetFeatureStatistics", "MatchFeatures",
-    "GetFeatureMatching", "CountCoactivation", "GetCoactivation",
-    "ComputeDirectionStatistics", "GetDirectionStatistics",
-    "ExportShard",
-    "MergeShards",
+    "ResumeJob", "DeleteJob", "GetJacobianTotals", "ComputeFeatureStatistics",
+    "GetFeatureStatistics", "MatchFeatures", "GetFeatureMatching",
+    "CountCoactivation", "GetCoactivation", "ComputeDirectionStatistics",
+    "GetDirectionStatistics", "ExportShard", "MergeShards",
     // Stores
     "StoreActivations", "ListStores", "ReadStore",
     // Datasets

@@ -41,9 +41,12 @@ constexpr size_t kTransportBytes = size_t{2} << 30;
 constexpr int kMaxTransportThreads = 64;
 
 // The names a health check may ask for; "" is the whole server.
-constexpr const char* kHealthNames[] = {"", "cupola.v1.Analysis",
-                                        "cupola.v1.Catalog", "cupola.v1.Admin",
-                                        "cupola.v1.Jobs", "cupola.v1.Datasets"};
+constexpr const char* kHealthNames[] = {"",
+                                        "cupola.v1.Analysis",
+                                        "cupola.v1.Catalog",
+                                        "cupola.v1.Admin",
+                                        "cupola.v1.Jobs",
+                                        "cupola.v1.Datasets"};
 
 // Linking gRPC's reflection is enough to switch it on, in every server of the
 // process; this switches it off in one.

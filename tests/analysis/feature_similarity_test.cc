@@ -154,7 +154,7 @@ TEST(FeatureSimilarityTest, Float64HoldsForMillionsOfTokens) {
   for (FeatureSimilarity* one : {&whole, &part}) {
     one->Finish();
     // Half of the tokens have each: 1 / sqrt(2).
-    const at::Tensor cosines = one->Cosines(0, 1);
+    const at::Tensor cosines = one->Cosines({0});
     EXPECT_NEAR(cosines[0][599].item<double>(), std::sqrt(0.5), 2e-6);
     EXPECT_NEAR(cosines[0][7].item<double>(), std::sqrt(0.5), 2e-6);
     EXPECT_EQ(cosines[0][8].item<double>(), 0);
@@ -182,8 +182,7 @@ TEST(FeatureSimilarityTest, WhereBlocksEndChangesNothing) {
     ASSERT_TRUE(before.Merge(other).ok());
     for (FeatureSimilarity* one : {&straight, &before}) {
       one->Finish();
-      EXPECT_TRUE(
-          at::allclose(one->Cosines(0, kA), whole.Cosines(0, kA), 1e-6, 1e-9));
+      EXPECT_TRUE(at::allclose(one->Cosines(), whole.Cosines(), 1e-6, 1e-9));
     }
   }
 }

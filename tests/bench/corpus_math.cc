@@ -98,8 +98,7 @@ int Similarity(const std::string& a_prefix, const std::string& b_prefix,
     similarity.Finish();
   });
   at::Tensor cosines;
-  const double rest =
-      SecondsOf([&] { cosines = similarity.Cosines(0, latents); });
+  const double rest = SecondsOf([&] { cosines = similarity.Cosines(); });
   std::ofstream(out, std::ios::binary)
       .write(static_cast<const char*>(cosines.const_data_ptr()),
              static_cast<std::streamsize>(cosines.nbytes()));
