@@ -29,15 +29,17 @@ def small(tmp_path_factory):
     finally:
         sys.path.remove(str(EXAMPLES))
     texts = small_models.stories(1000)
-    return small_models.make(
-        tmp_path_factory.mktemp("small"),
-        steps=STEPS,
-        texts=texts,
-        corpus=small_models.stories(60, seed=1),
-        width=48,
-        latents=80,
-        sae_steps=120,
-    )
+    # Other modules turn gradients off, for all of the process.
+    with torch.enable_grad():
+        return small_models.make(
+            tmp_path_factory.mktemp("small"),
+            steps=STEPS,
+            texts=texts,
+            corpus=small_models.stories(60, seed=1),
+            width=48,
+            latents=80,
+            sae_steps=120,
+        )
 
 
 @pytest.fixture(scope="module")
