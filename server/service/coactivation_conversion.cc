@@ -4,9 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/model/status_macros.h"
-#include "server/service/datasets_conversion.h"
+#include "server/service/corpus_request.h"
 #include "server/service/jobs_conversion.h"
-#include "server/service/prompt_conversion.h"
 
 namespace cupola::service {
 namespace {
@@ -29,20 +28,8 @@ static_assert(static_cast<int>(PairMeasure::kCount) == Query::COUNT &&
 
 absl::StatusOr<engine::CoactivationRequest> FromProto(
     v1::CoactivationRequest request) {
-  RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
   engine::CoactivationRequest plain;
-  plain.dictionary = request.dictionary();
-  size_t prompts = 0;
-  if (request.has_rows()) {
-    ASSIGN_OR_RETURN(plain.rows, FromProto(request.rows()));
-  }
-  if (request.has_prompts() || !request.has_rows()) {
-    ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-    prompts = plain.prompts->prompts.size();
-  }
-  ASSIGN_OR_RETURN(plain.positions, ToPositions(request.positions(), prompts));
-  ASSIGN_OR_RETURN(plain.processing,
-                   ProcessingFromProto(request.processing(), "processing"));
+  RETURN_IF_ERROR(TakeCorpus(&request, &plain));
   if (request.has_sample()) plain.sample = request.sample();
   plain.products = !request.counts_alone();
   plain.chunk_tokens = request.chunk_tokens();

@@ -4,26 +4,16 @@
 
 #include "server/model/status_macros.h"
 #include "server/service/attribution_conversion.h"
-#include "server/service/datasets_conversion.h"
+#include "server/service/corpus_request.h"
 #include "server/service/jobs_conversion.h"
-#include "server/service/prompt_conversion.h"
 
 namespace cupola::service {
 
 absl::StatusOr<engine::DirectionStatisticsRequest> FromProto(
     v1::DirectionStatisticsRequest request) {
-  RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
   engine::DirectionStatisticsRequest plain;
-  plain.dictionary = request.dictionary();
-  if (request.has_rows()) {
-    ASSIGN_OR_RETURN(plain.rows, FromProto(request.rows()));
-  }
-  if (request.has_prompts() || !request.has_rows()) {
-    ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-  }
+  RETURN_IF_ERROR(TakeCorpus(&request, &plain));
   if (request.has_position()) plain.position = request.position();
-  ASSIGN_OR_RETURN(plain.processing,
-                   ProcessingFromProto(request.processing(), "processing"));
   if (request.has_top_k()) plain.top_k = request.top_k();
   if (request.has_active_above()) plain.active_above = request.active_above();
   if (request.has_rows_per_latent()) {

@@ -3,32 +3,15 @@
 #include <utility>
 
 #include "server/model/status_macros.h"
-#include "server/service/datasets_conversion.h"
+#include "server/service/corpus_request.h"
 #include "server/service/jobs_conversion.h"
-#include "server/service/prompt_conversion.h"
 
 namespace cupola::service {
 
 absl::StatusOr<engine::FeatureStatisticsRequest> FromProto(
     v1::FeatureStatisticsRequest request) {
-  RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
   engine::FeatureStatisticsRequest plain;
-  plain.dictionary = request.dictionary();
-  for (const std::string& other : request.others()) {
-    RETURN_IF_ERROR(CheckName(other, "others"));
-    plain.others.push_back(other);
-  }
-  size_t prompts = 0;
-  if (request.has_rows()) {
-    ASSIGN_OR_RETURN(plain.rows, FromProto(request.rows()));
-  }
-  if (request.has_prompts() || !request.has_rows()) {
-    ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-    prompts = plain.prompts->prompts.size();
-  }
-  ASSIGN_OR_RETURN(plain.positions, ToPositions(request.positions(), prompts));
-  ASSIGN_OR_RETURN(plain.processing,
-                   ProcessingFromProto(request.processing(), "processing"));
+  RETURN_IF_ERROR(TakeCorpus(&request, &plain));
   if (request.has_top_k()) plain.top_k = request.top_k();
   plain.distinct_rows = !request.repeat_rows();
   if (request.has_per_stratum()) plain.per_stratum = request.per_stratum();

@@ -4,9 +4,8 @@
 
 #include "server/engine/to_array.h"
 #include "server/model/status_macros.h"
-#include "server/service/datasets_conversion.h"
+#include "server/service/corpus_request.h"
 #include "server/service/jobs_conversion.h"
-#include "server/service/prompt_conversion.h"
 
 namespace cupola::service {
 
@@ -14,20 +13,8 @@ using storage::DType;
 
 absl::StatusOr<engine::StoreActivationsRequest> FromProto(
     v1::StoreActivationsRequest request) {
-  RETURN_IF_ERROR(CheckName(request.dictionary(), "dictionary"));
   engine::StoreActivationsRequest plain;
-  plain.dictionary = request.dictionary();
-  size_t prompts = 0;
-  if (request.has_rows()) {
-    ASSIGN_OR_RETURN(plain.rows, FromProto(request.rows()));
-  }
-  if (request.has_prompts() || !request.has_rows()) {
-    ASSIGN_OR_RETURN(plain.prompts, TakePrompts(request.mutable_prompts()));
-    prompts = plain.prompts->prompts.size();
-  }
-  ASSIGN_OR_RETURN(plain.positions, ToPositions(request.positions(), prompts));
-  ASSIGN_OR_RETURN(plain.processing,
-                   ProcessingFromProto(request.processing(), "processing"));
+  RETURN_IF_ERROR(TakeCorpus(&request, &plain));
   plain.min_activation = request.min_activation();
   plain.chunk_tokens = request.chunk_tokens();
   return plain;
